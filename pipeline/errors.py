@@ -1,0 +1,112 @@
+"""The one error tree.
+
+Owns: every error that reaches a person. Knows nothing about where it is shown.
+
+Each class carries a `code` that is the same everywhere: the tag on the command line, the suffix of the HTTP
+problem type, and the heading in docs/errors.md. The message says what happened and why; the hint says what to
+do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PgreflexError(Exception):
+    """Something pgreflex could not do.
+
+    message: what happened and why, one sentence, without secrets.
+    hint: what to do next; the class's own hint serves where none is given.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+
+
+class UsageError(PgreflexError):
+    """A command, an argument or a call that cannot be meant."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class ConfigError(PgreflexError):
+    """A configuration that cannot be used; names the key and its source."""
+
+    code = "config"
+    exit_status = 78
+    default_hint = "Run `pgreflex check` to see every setting and where it comes from."
+
+
+class DatabaseUnavailable(PgreflexError):
+    """No server answered, or it stopped answering."""
+
+    code = "database-unavailable"
+    exit_status = 69
+    default_hint = "Check that Postgres is running and that the address is right."
+
+
+class LoginFailed(DatabaseUnavailable):
+    """The server answered and refused the user, the password or the database."""
+
+    code = "login-failed"
+    default_hint = "Check the user, the password and pg_hba.conf."
+
+
+class ServerNotSuitable(PgreflexError):
+    """The server is too old, a standby, or lacks something that pgreflex needs."""
+
+    code = "server-not-suitable"
+
+
+class PermissionMissing(PgreflexError):
+    """The role may not do what was asked."""
+
+    code = "permission-missing"
+
+
+class NotInstalled(PgreflexError):
+    """The schema `pipeline` is missing, or older or newer than this program."""
+
+    code = "not-installed"
+    default_hint = "Run `pgreflex migrate`."
+
+
+class NotWatchable(PgreflexError):
+    """A relation, or a column of one, that cannot be watched."""
+
+    code = "not-watchable"
+
+
+class Busy(PgreflexError):
+    """Something could not be had in time: a lock, a port, a data directory in use."""
+
+    code = "busy"
+
+
+class QueryFailed(PgreflexError):
+    """The server refused a statement of ours; carries its message and SQLSTATE."""
+
+    code = "query-failed"
+
+    def __init__(self, message: str, *, sqlstate: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate = sqlstate
+
+
+class EmbeddedServerError(PgreflexError):
+    """The embedded Postgres could not be set up, started or stopped."""
+
+    code = "embedded-server"
+
+
+class TaskError(PgreflexError):
+    """A task module, a task name or a task's arguments that cannot be used."""
+
+    code = "task"
