@@ -1,0 +1,1 @@
+"""The built-in consumers, one a file: what pgreflex does with events."""

@@ -1,0 +1,1 @@
+"""Decisions, and nothing else: no clock, no I/O, no event loop, no driver."""

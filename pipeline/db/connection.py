@@ -1,0 +1,183 @@
+"""Connections to Postgres, and the mapping of the driver's errors to ours.
+
+Owns: how a connection is opened, named and limited in time; how a driver error becomes one of ours.
+Knows no statement and no table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import asyncpg
+
+from pipeline.db.statements import statement
+from pipeline.errors import (
+    Busy,
+    DatabaseUnavailable,
+    LoginFailed,
+    NotInstalled,
+    PermissionMissing,
+    PgreflexError,
+    QueryFailed,
+)
+
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 30.0
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Connection: TypeAlias = "OwnConnection | PoolConnectionProxy[asyncpg.Record]"
+Record = asyncpg.Record
+
+
+async def _no_reset(_connection: object) -> None:
+    """Our own statements leave no session state behind, so a reset would only cost a round trip."""
+
+
+async def connect(dsn: str | None, *, purpose: str, settings: dict[str, str] | None = None) -> OwnConnection:
+    """Open a connection of its own to a server that accepts writes.
+
+    dsn: a libpq address; None takes the PG* variables. purpose: shows in pg_stat_activity as
+    `pgreflex <purpose>`. settings: server settings for the session.
+    Raises LoginFailed, DatabaseUnavailable.
+    """
+    with translated():
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            server_settings={"application_name": f"pgreflex {purpose}"[:63], **(settings or {})},
+        )
+
+
+class Database:
+    """A small pool for our own statements, each named by its file below sql/."""
+
+    def __init__(self, dsn: str | None, *, purpose: str = "pool", max_size: int = 5) -> None:
+        self.dsn = dsn
+        self._purpose = purpose
+        self._max_size = max_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> Database:
+        """Open the pool. Raises LoginFailed, DatabaseUnavailable."""
+        with translated():
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=0,
+                max_size=self._max_size,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS,
+                reset=_no_reset,
+                server_settings={"application_name": f"pgreflex {self._purpose}"[:63]},
+            )
+        return self
+
+    async def close(self) -> None:
+        """Close the pool; what is still running gets five seconds."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(5):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    async def __aenter__(self) -> Database:
+        return await self.open()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def fetch(self, name: str, *args: Any, timeout: float | None = None) -> list[Record]:
+        """All rows of statement `name`. Timeouts are seconds. Raises our errors only."""
+        with translated():
+            return await self._open_pool().fetch(statement(name), *args, timeout=timeout)
+
+    async def fetchrow(self, name: str, *args: Any, timeout: float | None = None) -> Record | None:
+        """The first row of statement `name`, or None."""
+        with translated():
+            return await self._open_pool().fetchrow(statement(name), *args, timeout=timeout)
+
+    async def fetchval(self, name: str, *args: Any, timeout: float | None = None) -> Any:
+        """The first value of the first row of statement `name`, or None."""
+        with translated():
+            return await self._open_pool().fetchval(statement(name), *args, timeout=timeout)
+
+    async def execute(self, name: str, *args: Any, timeout: float | None = None) -> str:
+        """Run statement `name`; returns the command tag."""
+        with translated():
+            return await self._open_pool().execute(statement(name), *args, timeout=timeout)
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, for statements that belong together."""
+        with translated():
+            async with self._open_pool().acquire(timeout=CONNECT_SECONDS) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection of the pool inside a transaction."""
+        async with self.acquire() as connection, connection.transaction():
+            yield connection
+
+    def _open_pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            raise DatabaseUnavailable("the connection pool is closed")
+        return self._pool
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise translate(error) from error
+
+
+_NO_LOGIN = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+_MISSING = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
+
+
+def translate(error: BaseException) -> PgreflexError:
+    """Our error for one of the driver's; messages keep the server's own words."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, PgreflexError):
+        return error
+    if isinstance(error, _NO_LOGIN):
+        return LoginFailed(f"Postgres refused the login: {text}")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return PermissionMissing(f"Postgres refused: {text}", hint=getattr(error, "hint", None) or "")
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return Busy(f"a lock could not be had in time: {text}", hint=getattr(error, "hint", None) or "")
+    if isinstance(error, _GONE):
+        return DatabaseUnavailable(f"no connection to Postgres: {text}")
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("Postgres did not answer in time")
+    if isinstance(error, _MISSING) and "pipeline" in text:
+        return NotInstalled(f"pgreflex is not installed in this database: {text}")
+    if isinstance(error, asyncpg.PostgresError):
+        return QueryFailed(text, sqlstate=error.sqlstate or "", hint=getattr(error, "hint", None) or "")
+    return QueryFailed(text)

@@ -1,0 +1,1 @@
+"""The HTTP side: status endpoints, metrics and the live page."""

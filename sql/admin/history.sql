@@ -1,0 +1,3 @@
+-- history: what was installed
+-- locks: none
+select name, checksum from pipeline.migration
