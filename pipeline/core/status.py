@@ -1,0 +1,140 @@
+"""What every part says of itself: the one source of the status page, the API and the metrics.
+
+Owns: the shape of the status. Knows nothing of how a part finds its figures.
+
+None always means "unknown", never zero. Counters (`*_total`) count since the process started. Durations are
+milliseconds where the name ends in `_ms` and seconds where it ends in `_seconds`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Percentiles of a duration, in milliseconds, over the samples of `window_seconds`."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    count: int = 0
+    window_seconds: float | None = None
+
+
+class WatchStatus(msgspec.Struct, frozen=True):
+    """One watched table. problem: why its triggers may not report everything, or None."""
+
+    table: str
+    keys: tuple[str, ...]
+    timing: bool
+    problem: str | None = None
+
+
+class FeedStatus(msgspec.Struct, frozen=True):
+    """The event feed as this process sees it."""
+
+    connected: bool = False
+    leading: bool = False
+    asleep: bool | None = None
+    epoch: str | None = None
+    seq: int | None = None
+    events_total: int = 0
+    events_per_second: float | None = None
+    batches_total: int = 0
+    bells_total: int = 0
+    flushes_total: int = 0
+    reconnects_total: int = 0
+    backlog_bytes: int | None = None
+    outbox_full: bool | None = None
+    write_to_delivery: Quantiles = Quantiles()
+    watches: tuple[WatchStatus, ...] = ()
+
+
+class CacheStatus(msgspec.Struct, frozen=True):
+    """One process's cache. hit_ratio is over the last minute."""
+
+    entries: int = 0
+    bytes: int = 0
+    max_bytes: int = 0
+    hits_total: int = 0
+    misses_total: int = 0
+    bypassed_total: int = 0
+    refused_fills_total: int = 0
+    invalidations_total: int = 0
+    evictions_total: int = 0
+    flushes_total: int = 0
+    hit_ratio: float | None = None
+    age_bound_seconds: float | None = None  # every read served now is at most this old; None: serving nothing
+
+
+class SeriesStatus(msgspec.Struct, frozen=True):
+    """One series of timings, over the last few minutes."""
+
+    name: str
+    latency: Quantiles
+    errors: int = 0
+    max_ms: float | None = None
+
+
+class AlertStatus(msgspec.Struct, frozen=True):
+    """One alert instance that is not inactive. Times are Unix seconds."""
+
+    rule: str
+    state: str
+    severity: str
+    since: float
+    message: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """One queue. oldest_ready_seconds: how long the oldest job that may run has been waiting."""
+
+    queue: str
+    ready: int = 0
+    delayed: int = 0
+    running: int = 0
+    paused: bool = False
+    oldest_ready_seconds: float | None = None
+
+
+class JobsStatus(msgspec.Struct, frozen=True):
+    """The job queue; totals are this process's own."""
+
+    queues: tuple[QueueStatus, ...] = ()
+    finished_total: int = 0
+    failed_total: int = 0
+    retried_total: int = 0
+    rescued_total: int = 0
+    per_second: float | None = None
+    wait: Quantiles = Quantiles()
+    run: Quantiles = Quantiles()
+
+
+class ServiceHealth(msgspec.Struct, frozen=True):
+    """One service of this process, as its supervisor sees it."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    restarts: int = 0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything that one process can tell, at one moment. Times are Unix seconds."""
+
+    version: str
+    process: str
+    at: float
+    started_at: float
+    ready: bool
+    draining: bool
+    services: tuple[ServiceHealth, ...] = ()
+    database: str | None = None
+    resident_bytes: int | None = None
+    feed: FeedStatus | None = None
+    cache: CacheStatus | None = None
+    series: tuple[SeriesStatus, ...] = ()
+    alerts: tuple[AlertStatus, ...] = ()
+    jobs: JobsStatus | None = None
