@@ -1,0 +1,308 @@
+"""The configuration: what can be set, and what holds now.
+
+Owns: every setting with its default and meaning, the order of the sources, and the words for a setting that
+cannot be used. Knows nothing of what the settings do. pipeline/config_sources.py reads the sources.
+
+Order: defaults, then the TOML file, then PGREFLEX_* variables, then flags; the last one wins. Every value
+keeps where it came from, because "which of the four is it" is the first question when something is amiss.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline import config_sources as sources
+from pipeline.config_sources import Given
+from pipeline.core.mask import MASK, mask_text, mask_url
+from pipeline.errors import ConfigError
+
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+_ADDRESSES = ("dsn", "listen_dsn")
+DEFAULT_CONCURRENCY = 10
+
+
+def _queues(value: Any) -> Any:
+    """`mail:10,*:5` as variables and flags spell it; a name without a number takes the default."""
+    if not isinstance(value, str):
+        return value
+    parsed: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in value.split(","))):
+        name, _, concurrency = part.rpartition(":") if ":" in part else (part, "", str(DEFAULT_CONCURRENCY))
+        parsed[name.strip()] = concurrency
+    return parsed
+
+
+def _names(value: Any) -> Any:
+    """`shop.tasks,shop.mail` as variables spell it."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Http(Section):
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address that the status page and the API listen on."
+    )
+    port: int = Field(default=8787, ge=0, le=65535, description="Their port; 0 takes any free one.")
+    viewer_token: Secret | None = Field(
+        default=None, description="Token that may read. Needed once `http.host` is not a loopback address."
+    )
+    admin_token: Secret | None = Field(default=None, description="Token that may also change state.")
+
+
+class Jobs(Section):
+    queues: Annotated[dict[Queue, PositiveInt], BeforeValidator(_queues), Field(min_length=1)] = Field(
+        default={"default": DEFAULT_CONCURRENCY},
+        description="Queues that this process works on, and how many jobs of each at a time; `*` means all "
+        "others. In a variable: `mail:10,*:5`.",
+    )
+    drain_seconds: float = Field(
+        default=20.0,
+        ge=0,
+        le=86400,
+        description="How long running work may take to finish when the process is told to stop.",
+    )
+
+
+class Cache(Section):
+    max_bytes: ByteSize = Field(
+        default=ByteSize(64 * 1024 * 1024),
+        gt=0,
+        description="Memory for cached values; `64MiB` is understood.",
+    )
+    max_staleness_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=3600,
+        description="A cached read reflects all that was committed earlier than this.",
+    )
+
+
+class Alerts(Section):
+    webhook_url: Secret | None = Field(
+        default=None, description="Where alerts are posted. Often holds a credential."
+    )
+    webhook_secret: Secret | None = Field(default=None, description="Key that signs each post (HMAC-SHA256).")
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged."
+    )
+    format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="`auto`: aligned text on a terminal, logfmt elsewhere."
+    )
+
+
+class Feed(Section):
+    two_phase: bool = Field(
+        default=False,
+        description="The applications use PREPARE TRANSACTION, which forbids NOTIFY: triggers then send "
+        "none, and events are found by polling.",
+    )
+
+
+class Config(BaseSettings):
+    """What holds now. Reads nothing by itself: `load` gathers the sources."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    dsn: str | None = Field(
+        default=None,
+        repr=False,
+        min_length=1,
+        description="Address of the database, as a URL or as `key=value` pairs. Unset: `DATABASE_URL`, then "
+        "the PG* variables.",
+    )
+    listen_dsn: str | None = Field(
+        default=None,
+        repr=False,
+        min_length=1,
+        description="Address for LISTEN, past a transaction pooler. Unset: the same as `dsn`.",
+    )
+    imports: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        default=(),
+        description="Python modules that define tasks and consumers. In a variable: separated by commas.",
+    )
+    http: Http = Http()
+    jobs: Jobs = Jobs()
+    cache: Cache = Cache()
+    alerts: Alerts = Alerts()
+    log: Log = Log()
+    feed: Feed = Feed()
+
+    @property
+    def listening_dsn(self) -> str | None:
+        """The address for LISTEN."""
+        return self.listen_dsn or self.dsn
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]  # the other sources are ours
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One effective value as it may be shown. source: `default`, `file:line`, `env NAME` or `--flag`."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration and where each of its values came from."""
+
+    config: Config
+    sources: Mapping[str, str]
+
+    def settings(self) -> list[Setting]:
+        """Every setting in the order of the model, secrets masked."""
+        return [
+            Setting(key, shown(key, value_of(self.config, key)), self.sources.get(key, "default"))
+            for key in keys()
+        ]
+
+
+def load(
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, Given] | None = None,
+    env: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Loaded:
+    """Gather all sources.
+
+    file: as named by --config; None takes pgreflex.toml of `directory` (the current one) if there is one.
+    flags: key to value and flag. Raises ConfigError that names every key at fault and its source.
+    """
+    env = os.environ if env is None else env
+    known = keys()
+    given = {
+        **sources.database_url(env),
+        **sources.from_file(file, directory or Path(), known),
+        **sources.from_env(env, known, secrets=[key for key in known if is_secret(key)]),
+        **(flags or {}),
+    }
+    for key in _ADDRESSES:
+        if key in given:
+            given[key] = sources.address(given[key])
+    try:
+        config = Config(**_nested(given))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error, given)), hint=sources.REFERENCE) from None
+    return Loaded(config, {key: one.source for key, one in given.items()})
+
+
+def keys() -> list[str]:
+    """Every setting by its dotted name: those of the top level, then section by section."""
+    names: list[str] = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            names += [f"{name}.{inner}" for inner in section.model_fields]
+        else:
+            names.append(name)
+    return names
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted name."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def is_secret(key: str) -> bool:
+    """Whether the setting may hold a secret, and may therefore be read from a file (PGREFLEX_..._FILE)."""
+    return key in _ADDRESSES or "SecretStr" in str(field_of(key).annotation)
+
+
+def field_of(key: str) -> FieldInfo:
+    """The model's description of a dotted name."""
+    section, _, name = key.rpartition(".")
+    model = type(getattr(Config(), section)) if section else Config
+    return model.model_fields[name]
+
+
+def shown(key: str, value: Any) -> str:
+    """A value as a person may see it, in the spelling of a variable."""
+    if value is None:
+        return {"dsn": "the PG* variables", "listen_dsn": "same as dsn"}.get(key, "not set")
+    if isinstance(value, SecretStr):
+        return mask_url(value.get_secret_value()) if key.endswith("_url") else MASK
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{number}" for name, number in value.items())
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return mask_text(str(value))
+
+
+def _nested(given: Mapping[str, Given]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, one in given.items():
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = one.value
+    return tree
+
+
+def _problems(error: ValidationError, given: Mapping[str, Given]) -> list[str]:
+    lines = []
+    for detail in error.errors(include_input=False, include_url=False):
+        path = ".".join(str(part) for part in detail["loc"])
+        key = next((key for key in given if path == key or path.startswith(f"{key}.")), path)
+        one = given.get(key)
+        where = f" ({one.source})" if one else ""
+        got = "" if one is None or is_secret(key) else f", not {sources.quoted(one.value)}"
+        lines.append(f"{key}{where} should be {_wanted(detail)}{got}")
+    return lines
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    known = {
+        "int_parsing": "a whole number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_parsing": "a number",
+        "float_type": "a number",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "string_too_short": "something, or left out",
+        "too_short": "something, or left out",
+        "dict_type": "name and number pairs such as mail:10",
+    }
+    text = known.get(detail["type"]) or detail["msg"]
+    return text.removeprefix("Input should be ").removeprefix("Value error, ")
