@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def client_environment(connection: Mapping[str, str]) -> dict[str, str]:
 
 
 def _libraries() -> dict[str, str]:
-    # A one-file build points LD_LIBRARY_PATH at its own libraries and keeps the user's value beside it.
+    # A one-file build points LD_LIBRARY_PATH at its own libraries and keeps the user's value, if any, aside.
     name = "LD_LIBRARY_PATH"
-    value = os.environ.get(f"{name}_ORIG", os.environ.get(name, ""))
+    value = os.environ.get(f"{name}_ORIG" if hasattr(sys, "_MEIPASS") else name)
     return {name: value} if value else {}

@@ -77,6 +77,7 @@ class EmbeddedServer:
         self._owner = os.getpid()
         self._lock = threading.RLock()
         self._stop_asked = threading.Event()
+        self._starter: int | None = None
         self._binaries: Binaries | None = None
         self._sockets: Path | None = None
         self._password: str | None = None
@@ -92,18 +93,25 @@ class EmbeddedServer:
         on_wait: hears about every 2 s why it is not ready yet.
         Raises Busy (data in use, port taken) and EmbeddedServerError; nothing is left running then.
         """
+        if os.getpid() != self._owner:
+            raise EmbeddedServerError("An embedded server belongs to the process that made it.", hint="")
         with self._lock, faults.explained(self.home):
             if self.running:
                 return
-            self._stop_asked.clear()
             self._end("immediate", 0.0)
+            self._stop_asked.clear()
+            self._starter = threading.get_ident()
             try:
                 process = self._process = self._launch()
                 self._await_ready(process, time.monotonic() + patience, on_wait)
                 self._provision()
+                self._starter = None
+                self._heed_stop()
             except BaseException:
                 self._end("immediate", 10.0)
                 raise
+            finally:
+                self._starter = None
 
     def stop(self, mode: StopMode = "fast", patience: float = 60.0) -> None:
         """Stop the server and remove its socket directory; idempotent, also while it starts.
@@ -112,20 +120,16 @@ class EmbeddedServer:
         start.
         patience: seconds that each mode gets before the next harsher one is tried.
         """
-        if os.getpid() != self._owner:  # a forked child of the owner has no say
-            return
-        self._stop_asked.set()
-        with self._lock:
-            self._end(mode, patience)
+        if self._may_end():
+            with self._lock:
+                self._end(mode, patience)
 
     def kill(self) -> None:
         """End every process of the server with SIGKILL, as a crash would."""
-        if os.getpid() != self._owner:
-            return
-        self._stop_asked.set()
-        with self._lock:
-            self._kill_all()
-            self._end("immediate", 0.0)
+        if self._may_end():
+            with self._lock:
+                self._kill_all()
+                self._end("immediate", 0.0)
 
     @property
     def running(self) -> bool:
@@ -256,10 +260,9 @@ class EmbeddedServer:
         ready = ("pg_isready", "--quiet", "--dbname=postgres")
         pause, noted = 0.02, time.monotonic()
         while True:
+            self._heed_stop()
             if (status := process.poll()) is not None:
                 raise faults.of_server(self._log(), status, self.home, self.log_path)
-            if self._stop_asked.is_set():
-                raise EmbeddedServerError("The embedded Postgres was stopped while it started.", hint="")
             if run(*self.command(*ready)).returncode == 0:
                 return
             now = time.monotonic()
@@ -289,6 +292,21 @@ class EmbeddedServer:
                 f"The database `{self.database}` could not be made: {done.stderr.strip()}",
                 hint=f"The server's log is {self.log_path}.",
             )
+
+    def _heed_stop(self) -> None:
+        if self._stop_asked.is_set():
+            raise EmbeddedServerError("The embedded Postgres was stopped while it started.", hint="")
+
+    def _may_end(self) -> bool:
+        """Ask a start in progress to give up; whether the caller is to end the server then.
+
+        A forked child of the owner has no say. A signal handler that interrupts a start in its own thread
+        must not take away what the start works with; the start ends that once the handler has returned.
+        """
+        if os.getpid() != self._owner:
+            return False
+        self._stop_asked.set()
+        return self._starter != threading.get_ident()
 
     def _log(self) -> str:
         """The end of what this start has written to the log."""
