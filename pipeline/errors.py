@@ -100,6 +100,13 @@ class QueryFailed(PgreflexError):
         self.sqlstate = sqlstate
 
 
+class DaemonUnreachable(PgreflexError):
+    """No pgreflex answered where one was expected to listen."""
+
+    code = "daemon-unreachable"
+    default_hint = "Start one with `pgreflex run`."
+
+
 class EmbeddedServerError(PgreflexError):
     """The embedded Postgres could not be set up, started or stopped."""
 

@@ -1,0 +1,11 @@
+"""The command line: one file a verb.
+
+Owns: arguments, what is printed, exit statuses. Knows neither the composition root nor the consumers: what a
+verb cannot do through pipeline.db comes in as Programs.
+"""
+
+from __future__ import annotations
+
+from pipeline.cli.program import Programs, build
+
+__all__ = ["Programs", "build"]

@@ -1,0 +1,124 @@
+"""`pgreflex status` and `pgreflex health`: ask a running daemon over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+from datetime import UTC, datetime
+
+import click
+import msgspec
+
+from pipeline.cli.flags import Verb
+from pipeline.cli.session import Session, pass_session
+from pipeline.config import Http
+from pipeline.core.status import Quantiles, Status
+from pipeline.errors import DaemonUnreachable, PermissionMissing
+
+ANSWER_SECONDS = 5.0
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read, not bound
+
+
+@click.command(cls=Verb, short_help="Show what a running daemon does.")
+@pass_session
+def status(session: Session) -> None:
+    """Ask the daemon at http.host and http.port what it is doing.
+
+    Example: pgreflex status --json
+    """
+    settings = session.load().config.http
+    code, body = ask(settings, "/api/v1/status")
+    if code != 200:
+        raise DaemonUnreachable(
+            f"{_at(settings)} answered {code}", hint="Is it a pgreflex that listens there?"
+        )
+    try:
+        told = msgspec.json.decode(body, type=Status)
+    except msgspec.DecodeError:
+        raise DaemonUnreachable(
+            f"what {_at(settings)} answered is not the status of a pgreflex of this version",
+            hint="Use the pgreflex that the daemon runs.",
+        ) from None
+    if session.json:
+        session.print_json(msgspec.json.decode(body))
+    else:
+        for line in lines(told):
+            session.print(line)
+
+
+@click.command(cls=Verb, short_help="Probe a running daemon.")
+@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only alive.")
+@pass_session
+def health(session: Session, ready: bool) -> int:
+    """Exit with 0 if the daemon is alive, with 1 if not. For containers.
+
+    Example: pgreflex health --ready
+    """
+    code, body = ask(session.load().config.http, "/readyz" if ready else "/livez")
+    text = body.decode(errors="replace").strip()
+    session.print_json({"ok": code == 200, "detail": text}) if session.json else session.print(text)
+    return 0 if code == 200 else 1
+
+
+def ask(settings: Http, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET. Raises DaemonUnreachable, PermissionMissing."""
+    host = EVERY_ADDRESS.get(settings.host, settings.host)
+    token = settings.viewer_token or settings.admin_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    connection = http.client.HTTPConnection(host, settings.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise DaemonUnreachable(
+            f"no pgreflex answers at {_at(settings)}: {getattr(error, 'strerror', None) or error}",
+            hint="Start one with `pgreflex run`, or name its address (http.host, http.port).",
+        ) from error
+    finally:
+        connection.close()
+    if response.status in {401, 403}:
+        raise PermissionMissing(
+            f"{_at(settings)} wants {'another' if token else 'a'} token",
+            hint="Set PGREFLEX_HTTP_VIEWER_TOKEN.",
+        )
+    return response.status, body
+
+
+def lines(told: Status) -> list[str]:
+    """The status for a person, one fact a line; what is unknown says so."""
+    began = datetime.fromtimestamp(told.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    state = "draining" if told.draining else "ready" if told.ready else "not ready"
+    text = [f"pgreflex {told.version}  {told.process}  {state}  since {began}"]
+    for service in told.services:
+        restarts = f"  {service.restarts} restarts" if service.restarts else ""
+        text.append(
+            f"  {'ok ' if service.ok else 'BAD'} {service.name:16} {service.detail}{restarts}".rstrip()
+        )
+    if (feed := told.feed) is not None:
+        state = "connected" if feed.connected else "not connected"
+        text.append(f"feed    {state}, {feed.events_total} events, {len(feed.watches)} tables watched")
+        text.append(f"        write to delivery: {_quantiles(feed.write_to_delivery)}")
+        text += [f"        {watch.table}: {watch.problem}" for watch in feed.watches if watch.problem]
+    if (cache := told.cache) is not None:
+        ratio = "unknown" if cache.hit_ratio is None else f"{cache.hit_ratio:.1%}"
+        text.append(f"cache   {cache.entries} entries, {cache.bytes} bytes, hit ratio {ratio}")
+    if (jobs := told.jobs) is not None:
+        text.append(f"jobs    {jobs.finished_total} finished, {jobs.failed_total} failed")
+        for queue in jobs.queues:
+            counts = f"{queue.ready} ready, {queue.delayed} delayed, {queue.running} running"
+            text.append(f"        {queue.queue}: {counts}{', paused' if queue.paused else ''}")
+    text += [
+        f"alert   {alert.rule} {alert.state} ({alert.severity}): {alert.message}" for alert in told.alerts
+    ]
+    return text
+
+
+def _quantiles(found: Quantiles) -> str:
+    if found.p50 is None or found.p99 is None:
+        return "unknown"
+    return f"p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms"
+
+
+def _at(settings: Http) -> str:
+    host = EVERY_ADDRESS.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"

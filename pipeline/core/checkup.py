@@ -1,0 +1,262 @@
+"""Judges whether a server, a role and a configuration can serve us.
+
+Owns: the limits and the words. Knows nothing of how the facts were had: pipeline/db/checkup.py gathers them.
+
+A fact that could not be had is None, and is told as unknown, never as fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+OLDEST_SERVER = 140000
+CLOCK_SECONDS = 1.0
+CONNECTIONS_NEEDED = 10
+QUEUE_USAGE = 0.5  # of the notification queue, which is 8 GB; some session reads nothing
+
+Level = Literal["ok", "warning", "problem"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the checkup. hint: what to do, empty where there is nothing to do."""
+
+    level: Level
+    subject: str
+    detail: str
+    hint: str = ""
+
+
+class Server(msgspec.Struct, frozen=True):
+    """What the server says of itself and of our role. owns_schema is None where the schema does not exist."""
+
+    version: str
+    version_num: int
+    in_recovery: bool
+    read_only: bool
+    role_name: str
+    database_name: str
+    superuser: bool
+    may_create_schema: bool
+    owns_schema: bool | None
+    has_event_trigger: bool
+    statements_installed: bool
+    statements_loaded: bool
+    max_connections: int
+    reserved_connections: int
+    connections: int
+    max_prepared_transactions: int
+    queue_usage: float
+
+
+class WatchedTable(msgspec.Struct, frozen=True):
+    """A watched table. may_trigger is None where the table is gone."""
+
+    relation: str
+    problem: str | None
+    may_trigger: bool | None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Something that could not be done while looking, and why."""
+
+    message: str
+    hint: str = ""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """All that was found. clock_seconds: server minus this host, round_trip_seconds its uncertainty.
+
+    pending: files that a migration would run. listen: None when the notification came back.
+    """
+
+    server: Server | Failure
+    pending: tuple[str, ...] | Failure | None = None
+    clock_seconds: float | None = None
+    round_trip_seconds: float = 0.0
+    listen: Failure | None = None
+    listen_tried: bool = False
+    watched: tuple[WatchedTable, ...] | Failure = ()
+
+
+def judge(facts: Facts, *, two_phase: bool) -> list[Finding]:
+    """The findings, in the order in which one would mend them. two_phase: the setting feed.two_phase."""
+    server = facts.server
+    if isinstance(server, Failure):
+        return [Finding("problem", "connection", server.message, server.hint)]
+    found = [
+        Finding("ok", "connection", f"database {server.database_name} as role {server.role_name}"),
+        *_suitable(server),
+        *_rights(server),
+        _schema(facts.pending),
+        *_watched(facts.watched),
+        _clock(facts.clock_seconds, facts.round_trip_seconds),
+        _listen(facts),
+        _queue(server.queue_usage),
+        _connections(server),
+        _prepared(server.max_prepared_transactions, two_phase),
+        _statements(server),
+    ]
+    return found
+
+
+def worst(findings: list[Finding]) -> Level:
+    """The gravest level among the findings."""
+    levels: tuple[Level, ...] = ("problem", "warning")
+    return next((level for level in levels if any(one.level == level for one in findings)), "ok")
+
+
+def _suitable(server: Server) -> Iterator[Finding]:
+    if server.version_num < OLDEST_SERVER:
+        yield Finding(
+            "problem",
+            "version",
+            f"Postgres {server.version}; pgreflex needs 14 or newer",
+            "Upgrade the server, or name another one with --dsn.",
+        )
+    else:
+        yield Finding("ok", "version", f"Postgres {server.version}")
+    if server.in_recovery:
+        yield Finding(
+            "problem",
+            "writes",
+            "this server is a standby and accepts no writes",
+            "Name the primary, or several hosts with target_session_attrs=read-write.",
+        )
+    elif server.read_only:
+        yield Finding(
+            "problem",
+            "writes",
+            f"transactions of role {server.role_name} are read-only here",
+            f"alter role {server.role_name} set default_transaction_read_only = off",
+        )
+    else:
+        yield Finding("ok", "writes", "accepted")
+
+
+def _rights(server: Server) -> Iterator[Finding]:
+    if server.owns_schema:
+        yield Finding("ok", "rights", "this role owns the schema pipeline")
+    elif server.owns_schema is False:
+        yield Finding(
+            "problem",
+            "rights",
+            f"role {server.role_name} does not own the schema pipeline",
+            "Run pgreflex as the role that migrated, or grant that role to this one.",
+        )
+    elif server.may_create_schema:
+        yield Finding("ok", "rights", "this role may create the schema pipeline")
+    else:
+        yield Finding(
+            "problem",
+            "rights",
+            f"role {server.role_name} may not create a schema in {server.database_name}",
+            f"grant create on database {server.database_name} to {server.role_name}",
+        )
+    if server.has_event_trigger:
+        yield Finding("ok", "event triggers", "changes of watched tables' definitions are seen at once")
+    elif server.superuser:
+        yield Finding("ok", "event triggers", "this role may create them")
+    else:
+        yield Finding(
+            "ok", "event triggers", "not for this role; watched tables are checked every few seconds instead"
+        )
+
+
+def _schema(pending: tuple[str, ...] | Failure | None) -> Finding:
+    if pending is None:
+        return Finding("warning", "schema", "unknown: it was not looked at")
+    if isinstance(pending, Failure):
+        return Finding("problem", "schema", pending.message, pending.hint)
+    if pending:
+        return Finding("problem", "schema", f"{len(pending)} migrations to run", "Run `pgreflex migrate`.")
+    return Finding("ok", "schema", "up to date")
+
+
+def _watched(watched: tuple[WatchedTable, ...] | Failure) -> Iterator[Finding]:
+    if isinstance(watched, Failure):
+        yield Finding("warning", "watched tables", f"unknown: {watched.message}", watched.hint)
+        return
+    for table in watched:
+        if table.problem:
+            yield Finding("warning", f"table {table.relation}", table.problem)
+        if table.may_trigger is False:
+            yield Finding(
+                "warning",
+                f"table {table.relation}",
+                "this role may not create triggers on it",
+                f"grant trigger on {table.relation} to this role",
+            )
+    if not any(table.problem or table.may_trigger is False for table in watched):
+        yield Finding("ok", "watched tables", f"{len(watched)}")
+
+
+def _clock(offset: float | None, uncertain: float) -> Finding:
+    if offset is None:
+        return Finding("warning", "clock", "unknown: the server was not asked")
+    how = f"the server is {abs(offset):.3f} s {'ahead' if offset > 0 else 'behind'} (± {uncertain / 2:.3f} s)"
+    if abs(offset) - uncertain / 2 > CLOCK_SECONDS:
+        return Finding(
+            "warning", "clock", how, "Let both hosts keep time (NTP); ages shown are off by as much."
+        )
+    return Finding("ok", "clock", how)
+
+
+def _listen(facts: Facts) -> Finding:
+    if facts.listen is not None:
+        return Finding("problem", "LISTEN", facts.listen.message, facts.listen.hint)
+    if not facts.listen_tried:
+        return Finding("warning", "LISTEN", "unknown: it was not tried")
+    return Finding("ok", "LISTEN", "a notification came back")
+
+
+def _queue(usage: float) -> Finding:
+    if usage > QUEUE_USAGE:
+        return Finding(
+            "warning",
+            "notification queue",
+            f"{usage:.0%} full; at 100 % every NOTIFY fails",
+            "Look in pg_stat_activity for a session that listens and has a transaction open for long.",
+        )
+    return Finding("ok", "notification queue", f"{usage:.0%} full")
+
+
+def _connections(server: Server) -> Finding:
+    free = server.max_connections - server.reserved_connections - server.connections
+    text = f"{max(free, 0)} of {server.max_connections} free"
+    if free < CONNECTIONS_NEEDED:
+        return Finding(
+            "warning",
+            "connections",
+            f"{text}; one process takes up to {CONNECTIONS_NEEDED}",
+            "Raise max_connections, or let applications share connections.",
+        )
+    return Finding("ok", "connections", text)
+
+
+def _prepared(slots: int, two_phase: bool) -> Finding:
+    if two_phase:
+        return Finding("ok", "two-phase commit", "feed.two_phase is on: events are found by polling")
+    if slots > 0:
+        return Finding(
+            "warning",
+            "two-phase commit",
+            f"max_prepared_transactions is {slots}; it can fail after writes to watched tables",
+            "If applications use PREPARE TRANSACTION, set feed.two_phase = true; otherwise ignore this.",
+        )
+    return Finding("ok", "two-phase commit", "not in use on this server")
+
+
+def _statements(server: Server) -> Finding:
+    if server.statements_installed and server.statements_loaded:
+        return Finding("ok", "pg_stat_statements", "installed")
+    if server.statements_installed:
+        return Finding(
+            "warning",
+            "pg_stat_statements",
+            "installed, but not loaded: it reports nothing",
+            "Add it to shared_preload_libraries and restart the server.",
+        )
+    return Finding("ok", "pg_stat_statements", "not installed; only needed for its counts and means")

@@ -1,0 +1,74 @@
+"""What an operator asks of the database: watch, unwatch, emit, enqueue.
+
+Owns: the calls. Knows nothing of how the answers are shown; the functions in SQL explain their own refusals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pipeline.db.connection import Database
+
+WATCH_SECONDS = 120.0  # a watch waits for long transactions on its table, in short tries
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """One watched table. columns: those whose change counts, None for all. problem: None when all is well."""
+
+    relation: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...] | None
+    timing: bool
+    durable: bool
+    problem: str | None = None
+
+
+async def watch(
+    db: Database,
+    relation: str,
+    *,
+    keys: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    timing: bool = False,
+    durable: bool = False,
+) -> str:
+    """Watch a table; returns its tag. keys None takes the primary key.
+
+    Raises QueryFailed, PermissionMissing, NotInstalled, Busy, with the database's own explanation.
+    """
+    tag = await db.fetchval("admin/watch", relation, keys, columns, timing, durable, timeout=WATCH_SECONDS)
+    return str(tag)
+
+
+async def unwatch(db: Database, relation: str) -> bool:
+    """Stop watching a table; False if it was not watched. Raises as `watch` does."""
+    return bool(await db.fetchval("admin/unwatch", relation, timeout=WATCH_SECONDS))
+
+
+async def watched(db: Database) -> list[Watched]:
+    """The watched tables by name."""
+    return [
+        Watched(
+            relation=row["relation"],
+            keys=tuple(row["keys"] or ()),
+            columns=None if row["columns"] is None else tuple(row["columns"]),
+            timing=row["timing"],
+            durable=row["durable"],
+            problem=row["problem"],
+        )
+        for row in await db.fetch("admin/watched")
+    ]
+
+
+async def emit(db: Database, channel: str, payload: str | None = None) -> None:
+    """Send an event of one's own on the feed. Raises QueryFailed, PermissionMissing, NotInstalled."""
+    await db.execute("admin/emit", channel, payload)
+
+
+async def enqueue(
+    db: Database, task: str, args: str, *, queue: str, priority: int = 0, delay_seconds: float | None = None
+) -> int:
+    """Add a job; returns its id. args: a JSON object. Raises QueryFailed, PermissionMissing, NotInstalled."""
+    return int(await db.fetchval("admin/enqueue", task, args, queue, priority, delay_seconds))
