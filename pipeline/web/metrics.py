@@ -1,0 +1,206 @@
+"""/metrics: the status in the Prometheus exposition format.
+
+Owns: names, units and labels of the metrics. Knows only the Status.
+
+Built anew from one Status for each scrape, so nothing is kept and nothing goes stale. A figure that is
+unknown is absent, never 0. Durations become seconds. The quantiles are those of the digests over their
+window; a window's count is no counter, so the summaries carry no _count and the windows' sizes are gauges of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from pipeline.core.status import (
+    AlertStatus,
+    CacheStatus,
+    FeedStatus,
+    JobsStatus,
+    Quantiles,
+    SeriesStatus,
+    Status,
+)
+from pipeline.web.source import Sampler
+
+Labels = Mapping[str, str]
+
+
+class StatusCollector(Collector):
+    """The metrics of one status."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        yield from _families(_process(status))
+        if status.feed is not None:
+            yield from _families(_feed(status.feed))
+        if status.cache is not None:
+            yield from _families(_cache(status.cache))
+        yield from _families(_series(status.series))
+        yield from _families(_alerts(status.alerts))
+        if status.jobs is not None:
+            yield from _families(_jobs(status.jobs))
+
+
+class Figure:
+    """A metric in the making: its name, kind and help, and the values that are known."""
+
+    def __init__(self, kind: str, name: str, text: str) -> None:
+        self.metric = Metric(f"pgreflex_{name}", text, kind)
+        self._sample = self.metric.name + {"counter": "_total", "info": "_info"}.get(kind, "")
+
+    def add(self, value: float | None, labels: Labels | None = None) -> Figure:
+        """Add one value; an unknown one is left out."""
+        if value is not None:
+            self.metric.add_sample(self._sample, dict(labels or {}), float(value))
+        return self
+
+    def quantiles(self, found: Quantiles, labels: Labels | None = None) -> Figure:
+        """Add the known percentiles of a duration, as seconds."""
+        for quantile, value in (("0.5", found.p50), ("0.95", found.p95), ("0.99", found.p99)):
+            self.add(None if value is None else value / 1000, {**(labels or {}), "quantile": quantile})
+        return self
+
+
+def _families(figures: Iterable[Figure]) -> Iterator[Metric]:
+    """The metrics of which at least one value is known."""
+    return (figure.metric for figure in figures if figure.metric.samples)
+
+
+def counter(name: str, text: str) -> Figure:
+    return Figure("counter", name, text)
+
+
+def gauge(name: str, text: str) -> Figure:
+    return Figure("gauge", name, text)
+
+
+def summary(name: str, text: str) -> Figure:
+    return Figure("summary", name, text)
+
+
+def _process(status: Status) -> Iterator[Figure]:
+    yield Figure("info", "build", "The running version.").add(1, {"version": status.version})
+    yield gauge("start_time_seconds", "When the process started, Unix time.").add(status.started_at)
+    yield gauge("ready", "1 when every service is well and the process is not draining.").add(status.ready)
+    yield gauge("draining", "1 while the process finishes what it holds.").add(status.draining)
+    yield gauge("resident_bytes", "Memory of the process that is in RAM.").add(status.resident_bytes)
+    up = gauge("service_up", "1 when the service is well.")
+    restarts = counter("service_restarts", "How often the service was started again.")
+    for service in status.services:
+        up.add(service.ok, {"service": service.name})
+        restarts.add(service.restarts, {"service": service.name})
+    yield from (up, restarts)
+
+
+def _feed(feed: FeedStatus) -> Iterator[Figure]:
+    yield gauge("feed_connected", "1 while the feed is proved to be heard.").add(feed.connected)
+    yield gauge("feed_leading", "1 in the process that pumps the feed.").add(feed.leading)
+    yield gauge("feed_asleep", "1 while the pump waits for the doorbell.").add(feed.asleep)
+    yield gauge("feed_sequence", "Number of the last batch that was heard.").add(feed.seq)
+    yield gauge("feed_backlog_bytes", "Size of the outbox.").add(feed.backlog_bytes)
+    yield gauge("feed_outbox_full", "1 while the outbox takes no more events.").add(feed.outbox_full)
+    yield counter("events", "Events heard.").add(feed.events_total)
+    yield counter("feed_batches", "Batches heard.").add(feed.batches_total)
+    yield counter("feed_bells", "Wake-ups by the doorbell.").add(feed.bells_total)
+    yield counter("feed_flushes", "Times that events may have been missed.").add(feed.flushes_total)
+    yield counter("feed_reconnects", "Connections lost and made again.").add(feed.reconnects_total)
+    delivery = feed.write_to_delivery
+    yield summary("event_delivery_seconds", "From the write to the consumer.").quantiles(delivery)
+    yield gauge("event_delivery_samples", "Events that the quantiles stand for.").add(delivery.count)
+    broken = sum(watch.problem is not None for watch in feed.watches)
+    yield gauge("watched_tables", "Tables that are watched.").add(len(feed.watches))
+    yield gauge("watched_tables_with_problems", "Watched tables that may not report all.").add(broken)
+
+
+def _cache(cache: CacheStatus) -> Iterator[Figure]:
+    yield gauge("cache_entries", "Values in the cache.").add(cache.entries)
+    yield gauge("cache_bytes", "Size of the values in the cache.").add(cache.bytes)
+    yield gauge("cache_max_bytes", "Size at which values are evicted.").add(cache.max_bytes)
+    yield gauge("cache_hit_ratio", "Hits by reads over the last minute.").add(cache.hit_ratio)
+    yield gauge("cache_age_bound_seconds", "No read served now is older; absent: none is served.").add(
+        cache.age_bound_seconds
+    )
+    yield counter("cache_hits", "Reads served from the cache.").add(cache.hits_total)
+    yield counter("cache_misses", "Reads that had to load.").add(cache.misses_total)
+    yield counter("cache_bypassed", "Reads past the cache while freshness was unproved.").add(
+        cache.bypassed_total
+    )
+    yield counter("cache_refused_fills", "Values not stored: changed while loading.").add(
+        cache.refused_fills_total
+    )
+    yield counter("cache_invalidations", "Values dropped because of an event.").add(cache.invalidations_total)
+    yield counter("cache_evictions", "Values dropped for room.").add(cache.evictions_total)
+    yield counter("cache_flushes", "Times that everything was dropped.").add(cache.flushes_total)
+
+
+def _series(series: Iterable[SeriesStatus]) -> tuple[Figure, ...]:
+    latency = summary("series_seconds", "Durations of a series over its window.")
+    samples = gauge("series_samples", "Durations that the quantiles stand for.")
+    errors = gauge("series_errors", "Failures within the window.")
+    longest = gauge("series_max_seconds", "The longest duration within the window.")
+    for one in series:
+        labels = {"series": one.name}
+        latency.quantiles(one.latency, labels)
+        samples.add(one.latency.count, labels)
+        errors.add(one.errors, labels)
+        longest.add(None if one.max_ms is None else one.max_ms / 1000, labels)
+    return latency, samples, errors, longest
+
+
+def _alerts(alerts: tuple[AlertStatus, ...]) -> tuple[Figure]:
+    found = gauge("alerts", "Alerts by state.")
+    states = dict.fromkeys(("pending", "firing"), 0)
+    for alert in alerts:
+        states[alert.state] = states.get(alert.state, 0) + 1
+    for state, number in states.items():
+        found.add(number, {"state": state})
+    return (found,)
+
+
+def _jobs(jobs: JobsStatus) -> Iterator[Figure]:
+    held = gauge("jobs", "Jobs by queue and state.")
+    paused = gauge("queue_paused", "1 while the queue gives no jobs.")
+    oldest = gauge("queue_oldest_ready_seconds", "How long the oldest job that may run has waited.")
+    for queue in jobs.queues:
+        labels = {"queue": queue.queue}
+        for state in ("ready", "delayed", "running"):
+            held.add(getattr(queue, state), {**labels, "state": state})
+        paused.add(queue.paused, labels)
+        oldest.add(queue.oldest_ready_seconds, labels)
+    yield from (held, paused, oldest)
+    yield counter("jobs_finished", "Jobs finished by this process.").add(jobs.finished_total)
+    yield counter("jobs_failed", "Jobs failed for good in this process.").add(jobs.failed_total)
+    yield counter("jobs_retried", "Jobs put back for another attempt by this process.").add(
+        jobs.retried_total
+    )
+    yield counter("jobs_rescued", "Jobs taken back from workers that died.").add(jobs.rescued_total)
+    yield summary("job_wait_seconds", "From ready to claimed.").quantiles(jobs.wait)
+    yield gauge("job_wait_samples", "Jobs that the quantiles stand for.").add(jobs.wait.count)
+    yield summary("job_run_seconds", "From claimed to finished.").quantiles(jobs.run)
+    yield gauge("job_run_samples", "Jobs that the quantiles stand for.").add(jobs.run.count)
+
+
+class MetricsPage:
+    """GET /metrics."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/metrics", self.metrics)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Text format 0.0.4, or OpenMetrics where the scraper asks for it."""
+        status = await self._sampler.sample()
+        encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+        headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
+        return web.Response(body=encode(StatusCollector(status)), headers=headers)

@@ -1,0 +1,209 @@
+/* From a status to the page: tiles and tables. Owns what is said of each figure; knows no connection. */
+
+import { Table, figure, h, mood, put } from "./dom.js";
+import { ago, bytes, duration, measure, milliseconds, moment, number, percent } from "./format.js";
+import { Spark } from "./spark.js";
+
+const byId = (id) => document.getElementById(id);
+
+/** What to do next where there is nothing to see. */
+const HINTS = {
+  alerts: "Nothing is pending or firing.",
+  noSeries: "No timings yet. Try: `select pipeline.record_timing('checkout', 12.5)`",
+  noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
+  noJobs: "The job queue does not run in this process.",
+  noWatches: "No table is watched. Try: `pgreflex watch public.orders --keys id`",
+  noFeed: "The feed does not run in this process.",
+  noServices: "No service runs in this process.",
+};
+
+const ALERT = {
+  firing: { shape: "▲", mood: "bad", rank: 0 },
+  pending: { shape: "◆", mood: "warn", rank: 1 },
+  resolved: { shape: "✓", mood: "good", rank: 3 },
+};
+
+class Tile {
+  constructor(id, title, spark, values) {
+    this.figures = values.map((label) => ({ value: h("dd", {}), label: h("dt", {}, label) }));
+    this.note = h("p", { class: "note" });
+    this.spark = spark;
+    byId(id).append(
+      h("h2", {}, title),
+      h("dl", { class: values.length > 1 ? "figures many" : "figures" },
+        ...this.figures.map(({ value, label }) => h("div", {}, label, value))),
+      ...(spark ? [spark.element] : []), this.note);
+  }
+
+  show(texts, note, noteMood = "") {
+    texts.forEach((text, index) => figure(this.figures[index].value, text));
+    put(this.note, note);
+    mood(this.note, "note", noteMood);
+  }
+}
+
+export class View {
+  constructor() {
+    this.sparks = {
+      events: new Spark("Events per second", number),
+      delivery: new Spark("p99 from write to delivery", milliseconds),
+      cache: new Spark("Cache hit ratio", percent, { ceiling: 1 }),
+      jobs: new Spark("Jobs per second", number),
+      alerts: new Spark("Firing alerts", number),
+    };
+    this.tiles = {
+      events: new Tile("tile-events", "Events", this.sparks.events, ["per s", "since start"]),
+      delivery: new Tile("tile-delivery", "Write to delivery", this.sparks.delivery, ["p50", "p95", "p99"]),
+      cache: new Tile("tile-cache", "Cache", this.sparks.cache, ["hit ratio", "age bound"]),
+      jobs: new Tile("tile-jobs", "Jobs", this.sparks.jobs, ["per s", "ready", "running"]),
+      alerts: new Tile("tile-alerts", "Alerts", this.sparks.alerts, ["firing", "pending"]),
+    };
+    this.tables = tables(() => this.now());
+    for (const [name, table] of Object.entries(this.tables)) byId("panel-" + name).append(table.element);
+    this.status = null;
+    this.heardAt = 0;
+    setInterval(() => this.tick(), 1000);
+  }
+
+  /** The server's time as well as it is known: relative times must not depend on the reader's clock. */
+  now() {
+    return this.status.at + (performance.now() - this.heardAt) / 1000;
+  }
+
+  show(status) {
+    this.status = status;
+    this.heardAt = performance.now();
+    byId("main").hidden = false;
+    this.facts();
+    this.points();
+    this.figures();
+    this.lists();
+  }
+
+  /** What moves without a new status: relative times. */
+  tick() {
+    if (!this.status) return;
+    this.facts();
+    this.lists();
+  }
+
+  facts() {
+    const { status } = this;
+    put(byId("fact-process"), status.process);
+    put(byId("fact-version"), status.version);
+    put(byId("fact-database"), status.database);
+    put(byId("fact-up"), duration(this.now() - status.started_at), "since " + moment(status.started_at));
+    put(byId("fact-memory"), bytes(status.resident_bytes));
+  }
+
+  points() {
+    const { feed, cache, jobs } = this.status;
+    const at = this.heardAt / 1000;
+    this.sparks.events.add(at, feed?.events_per_second);
+    this.sparks.delivery.add(at, feed?.write_to_delivery.p99);
+    this.sparks.cache.add(at, cache?.hit_ratio);
+    this.sparks.jobs.add(at, jobs?.per_second);
+    this.sparks.alerts.add(at, count(this.status.alerts, "firing"));
+  }
+
+  figures() {
+    const { feed, cache, jobs, alerts } = this.status;
+    const delivery = feed?.write_to_delivery;
+    const total = (name) => (jobs ? jobs.queues.reduce((sum, queue) => sum + queue[name], 0) : null);
+    this.tiles.events.show([number(feed?.events_per_second), number(feed?.events_total)], ...feedNote(feed));
+    this.tiles.delivery.show([delivery?.p50, delivery?.p95, delivery?.p99].map(milliseconds), windowNote(delivery, "event"));
+    this.tiles.cache.show(
+      [percent(cache?.hit_ratio), cache?.age_bound_seconds == null ? null : "≤ " + duration(cache.age_bound_seconds)],
+      ...cacheNote(cache));
+    this.tiles.jobs.show([number(jobs?.per_second), number(total("ready")), number(total("running"))],
+      jobs ? `run p95 ${milliseconds(jobs.run.p95) ?? "unknown"}, wait p95 ${milliseconds(jobs.wait.p95) ?? "unknown"}` : "no job queue in this process");
+    const firing = count(alerts, "firing");
+    const worst = byRank(alerts)[0];
+    this.tiles.alerts.show([number(firing), number(count(alerts, "pending"))],
+      worst ? worst.rule : "nothing pending or firing", firing ? "bad" : "");
+    mood(byId("tile-alerts"), "tile", firing ? "alarm" : "");
+  }
+
+  lists() {
+    const { feed, jobs, alerts, series, services } = this.status;
+    this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index);
+    this.tables.series.show(series, (one) => one.name);
+    this.tables.queues.show(jobs?.queues ?? [], (queue) => queue.queue, jobs ? HINTS.noQueues : HINTS.noJobs);
+    const watches = [...(feed?.watches ?? [])].sort((a, b) => (b.problem !== null) - (a.problem !== null));
+    this.tables.watches.show(watches, (watch) => watch.table, feed ? HINTS.noWatches : HINTS.noFeed);
+    this.tables.services.show(services, (service) => service.name);
+  }
+}
+
+export function count(alerts, state) {
+  return alerts.filter((alert) => alert.state === state).length;
+}
+
+function byRank(alerts) {
+  const rank = (alert) => ALERT[alert.state]?.rank ?? 2;
+  return [...alerts].sort((a, b) => rank(a) - rank(b) || b.since - a.since);
+}
+
+function feedNote(feed) {
+  if (!feed) return ["no feed in this process", ""];
+  if (!feed.connected) return ["the feed is not connected", "bad"];
+  if (feed.outbox_full) return ["the outbox is full: events are not kept", "bad"];
+  const role = feed.leading ? "leading" : "following";
+  const sleep = feed.asleep === null ? "" : feed.asleep ? ", asleep" : ", awake";
+  return [role + sleep, ""];
+}
+
+function windowNote(quantiles, what) {
+  if (!quantiles) return "no feed in this process";
+  if (!quantiles.count) return "no events in the window";
+  const over = quantiles.window_seconds === null ? "" : " in " + duration(quantiles.window_seconds);
+  return `${number(quantiles.count)} ${what}${quantiles.count === 1 ? "" : "s"}${over}`;
+}
+
+function cacheNote(cache) {
+  if (!cache) return ["no cache in this process", ""];
+  const held = `${number(cache.entries)} entries, ${bytes(cache.bytes)} of ${bytes(cache.max_bytes)}`;
+  if (cache.age_bound_seconds === null) return [`${held}; freshness unproved, reads go past the cache`, "warn"];
+  return [held, ""];
+}
+
+function tables(now) {
+  return {
+    alerts: new Table("Alerts that are not inactive", [
+      { title: "State", width: 6.6, cell: (a) => ({ text: a.state, shape: ALERT[a.state]?.shape ?? "■", mood: ALERT[a.state]?.mood, below: a.severity }) },
+      { title: "Rule", head: true, cell: (a) => ({ text: a.rule, below: a.message }) },
+      { title: "Since", width: 8.6, numeric: true, cell: (a) => ({ text: ago(now() - a.since), title: moment(a.since) }) },
+      { title: "Value", width: 4.6, numeric: true, cell: (a) => measure(a.value) },
+      { title: "Threshold", width: 5.6, numeric: true, cell: (a) => measure(a.threshold) },
+    ], HINTS.alerts),
+    series: new Table("Durations by series", [
+      { title: "Series", head: true, cell: (s) => ({ text: s.name, title: windowNote(s.latency, "sample") }) },
+      { title: "Count", width: 5.6, numeric: true, cell: (s) => number(s.latency.count) },
+      { title: "p50", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p50) },
+      { title: "p95", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p95) },
+      { title: "p99", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p99) },
+      { title: "Max", width: 5.4, numeric: true, cell: (s) => milliseconds(s.max_ms) },
+      { title: "Errors", width: 4.2, numeric: true, cell: (s) => ({ text: number(s.errors), mood: s.errors ? "bad" : "quiet" }) },
+    ], HINTS.noSeries),
+    queues: new Table("Job queues", [
+      { title: "Queue", head: true, cell: (q) => q.queue },
+      { title: "State", width: 6.6, cell: (q) => (q.paused ? { text: "paused", shape: "‖", mood: "warn" } : { text: "open", shape: "●", mood: "good" }) },
+      { title: "Ready", width: 5.4, numeric: true, cell: (q) => number(q.ready) },
+      { title: "Running", width: 5.4, numeric: true, cell: (q) => number(q.running) },
+      { title: "Delayed", width: 5.4, numeric: true, cell: (q) => number(q.delayed) },
+      { title: "Oldest ready", width: 8, numeric: true, hint: "how long the oldest job that may run has waited",
+        cell: (q) => (q.ready === 0 ? { text: "none", mood: "quiet" } : duration(q.oldest_ready_seconds)) },
+    ], HINTS.noQueues),
+    watches: new Table("Watched tables", [
+      { title: "Table", head: true, cell: (w) => ({ text: w.table, below: w.problem, belowMood: "bad" }) },
+      { title: "State", width: 7.4, cell: (w) => (w.problem ? { text: "problem", shape: "▲", mood: "bad" } : { text: "ok", shape: "●", mood: "good" }) },
+      { title: "Keys", width: 11, cell: (w) => w.keys.join(", ") || "whole table" },
+      { title: "Timing", width: 4.6, cell: (w) => ({ text: w.timing ? "on" : "off", mood: w.timing ? "" : "quiet" }) },
+    ], HINTS.noWatches),
+    services: new Table("Services of this process", [
+      { title: "Service", head: true, cell: (s) => ({ text: s.name, below: s.detail, belowMood: s.ok ? "" : "bad" }) },
+      { title: "State", width: 6.6, cell: (s) => (s.ok ? { text: "ok", shape: "●", mood: "good" } : { text: "failed", shape: "✕", mood: "bad" }) },
+      { title: "Restarts", width: 5.6, numeric: true, cell: (s) => ({ text: number(s.restarts), mood: s.restarts ? "" : "quiet" }) },
+    ], HINTS.noServices),
+  };
+}

@@ -1,0 +1,188 @@
+"""A status as a busy process would tell it, and a server on a real socket that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pipeline.core.status import (
+    AlertStatus,
+    CacheStatus,
+    FeedStatus,
+    JobsStatus,
+    Quantiles,
+    QueueStatus,
+    SeriesStatus,
+    ServiceHealth,
+    Status,
+    WatchStatus,
+)
+from pipeline.runtime import Health
+from pipeline.web.server import WebServer
+from pipeline.web.source import Liveness
+
+NOW = 1_790_000_000.0
+
+
+class Source:
+    """A process that says what the test wants it to say."""
+
+    def __init__(self, status: Status) -> None:
+        self.answer: Status | Exception = status
+        self.hangs = False
+        self.asked = 0
+        self.draining = False
+        self.services = {service.name: Health(service.ok, service.detail) for service in status.services}
+
+    async def status(self) -> Status:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def live(self) -> Liveness:
+        return Liveness(draining=self.draining, services=self.services)
+
+
+@pytest.fixture
+def busy_status() -> Status:
+    """Everything known, one alert firing, one watch with a problem."""
+    return Status(
+        version="0.1.0",
+        process="pgreflex@db1:4711",
+        at=NOW,
+        started_at=NOW - 273_840,
+        ready=True,
+        draining=False,
+        database="shop on db1.internal:5432 (PostgreSQL 18.1)",
+        resident_bytes=91_226_112,
+        services=(
+            ServiceHealth("web", True, "listens on http://127.0.0.1:8787/"),
+            ServiceHealth("feed", True, "leading, 3 listeners"),
+            ServiceHealth("jobs", True, "12 of 32 slots busy", restarts=2),
+            ServiceHealth("alerts", True),
+        ),
+        feed=FeedStatus(
+            connected=True,
+            leading=True,
+            asleep=False,
+            epoch="7420/1/1789726160/3",
+            seq=88_213,
+            events_total=4_182_377,
+            events_per_second=1_284.5,
+            batches_total=88_213,
+            bells_total=412,
+            flushes_total=1,
+            reconnects_total=1,
+            backlog_bytes=65_536,
+            outbox_full=False,
+            write_to_delivery=Quantiles(1.84, 4.61, 11.2, count=77_070, window_seconds=60),
+            watches=(
+                WatchStatus("public.orders", ("id",), timing=True),
+                WatchStatus("public.order_lines", ("order_id", "line"), timing=True),
+                WatchStatus(
+                    "public.stock", ("sku",), timing=False, problem="trigger pipeline_row is disabled"
+                ),
+            ),
+        ),
+        cache=CacheStatus(
+            entries=18_204,
+            bytes=41_943_040,
+            max_bytes=67_108_864,
+            hits_total=9_120_331,
+            misses_total=204_771,
+            bypassed_total=312,
+            refused_fills_total=96,
+            invalidations_total=188_240,
+            evictions_total=1_204,
+            flushes_total=1,
+            hit_ratio=0.978,
+            age_bound_seconds=0.31,
+        ),
+        series=(
+            SeriesStatus("orders.insert", Quantiles(0.42, 1.9, 6.3, 12_840, 300), errors=0, max_ms=41.0),
+            SeriesStatus("orders.update", Quantiles(0.61, 2.4, 9.8, 8_113, 300), errors=3, max_ms=122.0),
+            SeriesStatus(
+                "http GET /orders", Quantiles(8.1, 31.0, 84.0, 31_377, 300), errors=11, max_ms=1_840.0
+            ),
+        ),
+        alerts=(
+            AlertStatus(
+                "orders-insert-p95",
+                "firing",
+                "critical",
+                NOW - 192,
+                "p95 of orders.insert over 5 minutes is too high",
+                value=61.2,
+                threshold=50.0,
+            ),
+            AlertStatus(
+                "mail-queue-age", "pending", "warning", NOW - 41, "the oldest mail waits", 312.0, 300.0
+            ),
+        ),
+        jobs=JobsStatus(
+            queues=(
+                QueueStatus("default", ready=210, delayed=18, running=12, oldest_ready_seconds=0.8),
+                QueueStatus("mail", ready=1_840, delayed=0, running=10, oldest_ready_seconds=312.4),
+                QueueStatus("reports", ready=4, paused=True, oldest_ready_seconds=5_400.0),
+            ),
+            finished_total=1_204_882,
+            failed_total=31,
+            retried_total=812,
+            rescued_total=2,
+            per_second=642.0,
+            wait=Quantiles(3.1, 12.0, 44.0, 38_520, 60),
+            run=Quantiles(14.0, 88.0, 240.0, 38_520, 60),
+        ),
+    )
+
+
+@pytest.fixture
+def bare_status() -> Status:
+    """A process that knows nothing but itself."""
+    return Status(
+        version="0.1.0", process="pgreflex@db1:4711", at=NOW, started_at=NOW - 5, ready=True, draining=False
+    )
+
+
+@pytest.fixture
+def source(busy_status: Status) -> Source:
+    return Source(busy_status)
+
+
+Serve = Callable[..., Awaitable[WebServer]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts servers as the supervisor would, on any free port; stops them at the end."""
+    begun: list[tuple[WebServer, asyncio.Task[None]]] = []
+
+    async def start(source: Any, **options: Any) -> WebServer:
+        server = WebServer(source, **{"port": 0, **options})
+        await server.start()
+        begun.append((server, asyncio.create_task(server.run())))
+        return server
+
+    yield start
+    for server, task in begun:
+        await server.stop()
+        await task
+
+
+@pytest.fixture
+async def server(serve: Serve, source: Source) -> WebServer:
+    return await serve(source)
+
+
+@pytest.fixture
+async def http(server: WebServer) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of `server`."""
+    async with aiohttp.ClientSession(server.url) as session:
+        yield session
