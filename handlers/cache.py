@@ -1,0 +1,247 @@
+"""The in-process cache: values that changes in the database drop.
+
+Owns: the API and the probes. Waiting is in cache_loads.py. What is served, stored and dropped is decided
+in pipeline/core/cache.py; how the feed travels is none of its concern.
+
+A hit is one look-up and a few comparisons: no lock, no task, no turn of the loop. A value is handed out
+as it was stored, the same object to everybody: treat it as read-only, and copy it before changing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+
+import structlog
+
+from handlers.cache_keys import Call
+from handlers.cache_loads import Loaded, Loader, Loads, Scope, scope_of_request
+from pipeline.core.cache import CacheCore
+from pipeline.core.cachekey import freeze, seconds
+from pipeline.core.events import Batch
+from pipeline.core.freshness import Probe
+from pipeline.core.snapshot import Snapshot
+from pipeline.core.status import CacheStatus
+from pipeline.errors import PgreflexError, UsageError
+from pipeline.runtime import Health, describe
+
+log = structlog.get_logger("pgreflex.cache")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Ttl: TypeAlias = "float | str | timedelta | None"
+Tags: TypeAlias = "str | Iterable[str] | None"
+RATIO_SECONDS = 60.0
+
+
+class CacheSource(Protocol):
+    """What the cache needs of a database; pipeline.db.cache.CacheDatabase is one."""
+
+    async def probe(self) -> Probe: ...
+
+    async def read(
+        self, query: str, args: Sequence[Any], *, timeout: float | None = None
+    ) -> tuple[list[dict[str, Any]], Snapshot]: ...
+
+
+class Cache:
+    """A cache in this process; a FeedSink, and a Service that keeps the proof of freshness going.
+
+    prober: the database that is asked for its position. max_bytes, max_entries: bounds; bytes are estimates.
+    max_staleness: seconds; a read served from the cache reflects every transaction that committed longer ago.
+    max_direct_loads: how many loads may run at once while nothing may be served. clock: monotonic seconds.
+    """
+
+    name = "cache"
+
+    def __init__(
+        self,
+        *,
+        prober: CacheSource,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_entries: int = 100_000,
+        max_staleness: float = 1.0,
+        max_direct_loads: int = 32,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_staleness <= 0:
+            raise UsageError("max_staleness must be more than zero seconds")
+        self.core = CacheCore(max_bytes=max_bytes, max_entries=max_entries, max_staleness=max_staleness)
+        self._source = prober
+        self._clock = clock
+        self._loads = Loads(self.core, clock, max_direct_loads)
+        self._stopping = asyncio.Event()
+        self._failure = ""
+        self._samples: deque[tuple[float, int, int]] = deque()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, ttl: Ttl = None) -> Any:
+        """The value of `key`, from the cache or else from `loader`; requests at the same time share one load.
+
+        loader: returns the value or a Loaded. Its reading must begin after it is called; one that reads
+        inside an older transaction must return the snapshot, too. What it raises, all who wait get, and
+        nothing is stored. Values of this cache that it uses pass on their tags and their time to live.
+        tags: what the value depends on; None when only the loader can tell.
+        ttl: seconds, "5m" or a timedelta. None is a value like any other.
+        """
+        if scope_of_request.get() is None:
+            entry = self.core.read(key, self._clock())
+            if entry is not None:
+                self._loads.hits += 1
+                return entry.value
+        return await self._loads.get(key, loader, _tag_set(tags), seconds(ttl))
+
+    async def fetch(self, query: str, *args: Any, tags: Tags, ttl: Ttl = None) -> list[dict[str, Any]]:
+        """The rows of a query that only reads, each a dict. Raises our errors only."""
+
+        async def load() -> Loaded:
+            rows, snapshot = await self._source.read(query, args)
+            return Loaded(rows, snapshot)
+
+        rows: list[dict[str, Any]] = await self.get_or_load(
+            ("sql", query, freeze(args)), load, tags=tags, ttl=ttl
+        )
+        return rows
+
+    def cached(
+        self, *, tags: Tags, ttl: Ttl = None, key: Callable[..., Hashable] | None = None
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+        """Cache what an async function returns, by its arguments.
+
+        tags: templates over the arguments, `"orders:{order_id}"`. key: makes the key from the arguments,
+        for those that have no plain value. Raises UsageError at once where a template names no argument.
+        """
+        lifetime = seconds(ttl)
+
+        def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+            call = Call(function, _tag_set(tags), key)
+
+            async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
+                its_key = call.key(args, kwargs)
+                if scope_of_request.get() is None:
+                    entry = self.core.read(its_key, self._clock())
+                    if entry is not None:
+                        self._loads.hits += 1
+                        return entry.value  # type: ignore[no-any-return]
+                return await self._loads.get(  # type: ignore[no-any-return]
+                    its_key, lambda: function(*args, **kwargs), call.tags(args, kwargs), lifetime
+                )
+
+            return call.dressed(cached_call)
+
+        return decorate
+
+    @contextmanager
+    def bypass(self) -> Iterator[None]:
+        """Inside, every request of this task loads for itself: nothing is served, shared or stored."""
+        outer = scope_of_request.get()
+        token = scope_of_request.set(Scope(bypass=True, loads=outer.loads if outer else ()))
+        try:
+            yield
+        finally:
+            scope_of_request.reset(token)
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    def invalidate(self, tags: Tags) -> None:
+        """Drop what depends on `tags`, here only, as if they had changed; no load in flight is stored."""
+        for tag in _tag_set(tags) or ():
+            self.core.change(tag, None)
+
+    def clear(self) -> None:
+        """Drop everything in this process; loads in flight are not stored."""
+        self.core.clear()
+
+    # -- the feed (FeedSink) ---------------------------------------------------------------------------------
+
+    def on_batch(self, batch: Batch) -> None:
+        self.core.on_batch(batch)
+
+    def on_position(self, position: Snapshot) -> None:
+        self.core.on_position(position)
+
+    def on_flush(self, reason: str) -> None:
+        self.core.on_flush()
+        log.info("cache emptied", reason=reason)
+
+    def on_down(self, reason: str) -> None:
+        self.core.on_down()
+        log.info("feed is down; reads go to the database once the last proof runs out", reason=reason)
+
+    # -- the probes (Service) --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._stopping.clear()
+
+    async def run(self) -> None:
+        """Ask for the database's position four times in each max_staleness, until `stop`."""
+        while not self._stopping.is_set():
+            await self.probe()
+            self._sample()
+            try:
+                async with asyncio.timeout(self.core.freshness.max_staleness / 4):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
+
+    async def probe(self) -> None:
+        """Ask once. A failure is told by `healthy`; the cache then stops serving by itself."""
+        before = self._clock()
+        try:
+            answer = await self._source.probe()
+        except PgreflexError as error:
+            if not self._failure:
+                log.warning("cannot ask for the database's position", error=describe(error))
+            self._failure = describe(error)
+        else:
+            self._failure = ""
+            self.core.freshness.answered(before, answer)
+
+    async def stop(self) -> None:
+        self._stopping.set()
+
+    def healthy(self) -> Health:
+        if self.core.freshness.age(self._clock()) is not None:
+            return Health(True)
+        return Health(False, self._failure or "serving nothing: the feed is behind or down")
+
+    def status(self) -> CacheStatus:
+        """Figures of this process. hit_ratio is None until something was asked for."""
+        core = self.core
+        return CacheStatus(
+            entries=len(core.store.entries),
+            bytes=core.store.bytes,
+            max_bytes=core.store.max_bytes,
+            hits_total=self._loads.hits,
+            misses_total=self._loads.misses,
+            bypassed_total=self._loads.bypassed,
+            refused_fills_total=core.refused,
+            invalidations_total=core.dropped,
+            evictions_total=core.store.evictions,
+            flushes_total=core.flushes,
+            hit_ratio=self._hit_ratio(),
+            age_bound_seconds=core.freshness.age(self._clock()),
+        )
+
+    def _sample(self) -> None:
+        now = self._clock()
+        self._samples.append((now, self._loads.hits, self._loads.asked))
+        while self._samples[0][0] < now - RATIO_SECONDS:
+            self._samples.popleft()
+
+    def _hit_ratio(self) -> float | None:
+        _at, hits, asked = self._samples[0] if self._samples else (0.0, 0, 0)
+        asked = self._loads.asked - asked
+        return (self._loads.hits - hits) / asked if asked else None
+
+
+def _tag_set(tags: Tags) -> frozenset[str] | None:
+    if tags is None:
+        return None
+    return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)

@@ -1,0 +1,129 @@
+"""Keys and sizes of cached values.
+
+Owns: how arguments become a key, how a time to live is written, and how large a value is taken to be.
+Knows nothing of the cache itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import re
+import sys
+import uuid
+from collections.abc import Hashable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import UsageError
+
+_AS_TEXT = (
+    decimal.Decimal,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    uuid.UUID,
+    complex,
+    range,
+)
+
+
+def freeze(value: Any) -> Hashable:
+    """A hashable stand-in that is equal for equal arguments only: 1, "1", 1.0 and True all differ.
+
+    Sets and dicts do not depend on their order. Times and decimals count as they are written, since 1.0
+    and 1.00, or one moment in two time zones, need not give the same result. Raises UsageError for an
+    object whose value cannot be known.
+    """
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return value  # type: ignore[no-any-return]
+    if kind is bool or kind is float or kind is bytes:
+        return (kind, value)
+    if isinstance(value, enum.Enum):
+        return (kind, value.name)
+    if isinstance(value, (list, tuple)):
+        return (kind, tuple(map(freeze, value)))
+    if isinstance(value, (set, frozenset)):
+        return (set, frozenset(map(freeze, value)))
+    if isinstance(value, dict):
+        return (dict, frozenset((freeze(key), freeze(item)) for key, item in value.items()))
+    if isinstance(value, _AS_TEXT):
+        return (kind, repr(value))
+    if isinstance(value, msgspec.Struct):
+        return (kind, tuple(freeze(getattr(value, name)) for name in value.__struct_fields__))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return (kind, tuple(freeze(getattr(value, field.name)) for field in dataclasses.fields(value)))
+    raise UsageError(
+        f"an argument of type {kind.__qualname__} cannot be part of a cache key",
+        hint="Pass plain values (numbers, text, dates, lists, dicts, dataclasses), or give key=...",
+    )
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+
+
+def seconds(ttl: float | str | datetime.timedelta | None) -> float | None:
+    """A time to live in seconds, from a number of seconds, "500ms", "30s", "5m", "1h", "1d" or a timedelta.
+
+    None stays None: only a change ends the entry. Raises UsageError for anything else and for negative times.
+    """
+    if ttl is None:
+        return None
+    if isinstance(ttl, str):
+        match = _DURATION.fullmatch(ttl)
+        if match is None:
+            raise UsageError(
+                f"{ttl!r} is no time to live", hint='Write it like "500ms", "30s", "5m", "1h" or "1d".'
+            )
+        return float(match[1]) * _UNITS[match[2]]
+    value = ttl.total_seconds() if isinstance(ttl, datetime.timedelta) else float(ttl)
+    if not value >= 0:
+        raise UsageError(f"a time to live of {value} s cannot be meant", hint="Give seconds, zero or more.")
+    return value
+
+
+SAMPLE = 32  # elements of a longer container that are looked at; the rest is taken to be alike
+DEPTH = 8
+
+
+def estimate_bytes(value: Any, depth: int = DEPTH) -> int:
+    """About how much memory a value holds, in bytes.
+
+    Containers, dataclasses and Structs are followed, eight levels deep; of a container of more than 32
+    elements, 32 spread evenly stand for all, so that the cost is bounded (a list of 1,000 rows of ten
+    columns: 0.1 ms). An object that is referred to twice counts twice. Anything opaque counts as what
+    Python says of it alone.
+    """
+    size = sys.getsizeof(value, 64)
+    kind = type(value)
+    if kind in _LEAVES or depth == 0:
+        return size
+    if isinstance(value, dict):
+        return size + _of_many(value.keys(), depth) + _of_many(value.values(), depth)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return size + _of_many(value, depth)
+    if isinstance(value, msgspec.Struct):
+        return size + _of_many([getattr(value, name) for name in value.__struct_fields__], depth)
+    inside = getattr(value, "__dict__", None)
+    if type(inside) is dict:
+        return size + estimate_bytes(inside, depth - 1)
+    return size
+
+
+_LEAVES = frozenset({str, int, float, bool, bytes, type(None), uuid.UUID, decimal.Decimal, datetime.datetime})
+
+
+def _of_many(values: Any, depth: int) -> int:
+    count = len(values)
+    if count <= SAMPLE:
+        return sum(estimate_bytes(value, depth - 1) for value in values)
+    step = count // SAMPLE
+    total = sum(estimate_bytes(value, depth - 1) for value in islice(values, 0, step * SAMPLE, step))
+    return total * count // SAMPLE

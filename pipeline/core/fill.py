@@ -1,0 +1,196 @@
+"""The fill rule: whether a value that was loaded may be stored, and who may share its load.
+
+Owns: what the process remembers of past changes, and the verdict on each load. Knows neither values nor
+loaders.
+
+Theory of operation
+    The race: a load reads row 42, a transaction changes row 42 and commits, its change is delivered and
+    finds nothing to drop, then the load stores what it read. Without a guard the stale value stays until
+    its TTL ends. A second form is less known: the change was delivered BEFORE the load began, but the
+    load reads under an older snapshot (a REPEATABLE READ transaction that has been open for a while, a
+    standby that lags).
+
+    So a load is judged against every change ever delivered for its tags. If the load tells its snapshot,
+    all of them must be visible in it, whether they came before or during the load. If it tells none,
+    there must have been none since it began (its reading must not begin before it is called; that much is
+    asked of it).
+
+    Every change ever delivered cannot be kept by tag, so the fence is an array of SLOTS, found by hashing
+    the tag. A slot keeps the last XIDS_KEPT transactions exactly. Of older ones it keeps only the round
+    of the feed in which the newest of them came: a snapshot that covers the feed's position at the end of
+    that round sees all of them. A slot that several tags share, a round that has not ended, or a position
+    that is no longer kept can only refuse a fill, never admit one. Memory is bounded whatever the feed
+    carries: there is no log that could overflow during a long load.
+
+    After a flush, and at the start, changes may have been missed that nobody can name. All of them had
+    committed before the feed resumed, so they are treated as one change of everything in the round of the
+    flush: a snapshot must cover the first position after it.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Iterator
+
+from pipeline.core.snapshot import Snapshot
+from pipeline.core.tags import above
+
+SLOTS = 1 << 14  # 128 KiB when empty; 16,384 tags that changed at all, before two of them share a slot
+XIDS_KEPT = 4
+ROUNDS_KEPT = 1_024  # the newest half, 2.5 s of rounds of 5 ms, without gaps; older ones ever more sparsely
+
+
+class Verdict(enum.Enum):
+    """What became of a load."""
+
+    STORED = "stored"
+    CHANGED = "changed"  # a change came while it was loading, and it may not contain it
+    OLD = "old"  # it read a state older than a change that had been delivered before it began
+    FLUSHED = "flushed"  # everything was forgotten while it was loading
+    UNFIT = (
+        "unfit"  # admitted but too large, out of time, overtaken by a later load, or made of refused parts
+    )
+
+
+class Flight:
+    """One load. tags: None when they are known only after it.
+
+    start: the number of the last change delivered before it began to read. began: when that was; None while
+    it waits for its turn.
+    """
+
+    __slots__ = (
+        "began",
+        "expires_at",
+        "generation",
+        "key",
+        "late",
+        "parts",
+        "parts_expire",
+        "start",
+        "tags",
+        "tainted",
+    )
+
+    def __init__(self, key: Hashable, tags: frozenset[str] | None) -> None:
+        self.key = key
+        self.tags = tags
+        self.start = 0
+        self.generation = 0
+        self.began: float | None = None
+        self.late = False  # it turned out to depend on tags that it had not named
+        self.expires_at = math.inf
+        self.parts: frozenset[str] = frozenset()  # tags of cached values that it was made of
+        self.parts_expire = math.inf
+        self.tainted = False  # it was made of a part that may not be stored
+
+
+class _Slot:
+    __slots__ = ("folded", "last", "unseen", "xids")
+
+    def __init__(self) -> None:
+        self.last = 0  # number of the last change
+        self.unseen = 0  # number of the last change that no snapshot contains
+        self.xids: list[tuple[int, int, int]] = []  # (xid, number of its first change, round), newest last
+        self.folded = -1  # the newest round of those that are no longer in `xids`
+
+
+class Fence:
+    """What is remembered of past changes. Changes are numbered, rounds end with each position of the feed."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.generation = 0
+        self._slots: list[_Slot | None] = [None] * SLOTS
+        self._round = 0
+        self._floor = 0
+        self._dirty = False
+        self._rounds: list[int] = []  # ascending; `_positions` holds the position at the end of each
+        self._positions: list[Snapshot] = []
+
+    def note(self, tag: str, xid: int | None) -> None:
+        """Transaction `xid` changed `tag`; None: something changed that no snapshot tells of."""
+        self.number += 1
+        self._dirty = True
+        for name in (tag, tag + ":*", *above(tag)):
+            index = hash(name) % SLOTS
+            slot = self._slots[index]
+            if slot is None:
+                slot = self._slots[index] = _Slot()
+            slot.last = self.number
+            if xid is None:
+                slot.unseen = self.number
+            elif all(known[0] != xid for known in slot.xids):
+                slot.xids.append((xid, self.number, self._round))
+                if len(slot.xids) > XIDS_KEPT:
+                    slot.folded = max(slot.folded, slot.xids.pop(0)[2])
+
+    def on_position(self, position: Snapshot) -> None:
+        """End the round: `position` sees every transaction noted so far."""
+        if not self._dirty and self._floor != self._round:
+            return
+        self._rounds.append(self._round)
+        self._positions.append(position)
+        self._round += 1
+        self._dirty = False
+        if len(self._rounds) > ROUNDS_KEPT:  # the first one stays: it is what every fill must reach
+            del self._rounds[1 : ROUNDS_KEPT // 2 : 2]
+            del self._positions[1 : ROUNDS_KEPT // 2 : 2]
+
+    def flush(self) -> None:
+        """Changes may have been missed: whatever is loading is not to be stored."""
+        self.generation += 1
+        self._slots = [None] * SLOTS
+        self._rounds.clear()
+        self._positions.clear()
+        self._floor = self._round
+        self._dirty = False
+
+    def begin(self, flight: Flight, now: float) -> None:
+        """The flight begins to read now."""
+        flight.start = self.number
+        flight.generation = self.generation
+        flight.began = now
+
+    def detached(self, flight: Flight) -> bool:
+        """Whether a change or a flush came that parts the flight from requests that come later."""
+        if flight.generation != self.generation:
+            return True
+        return any(slot.last > flight.start for slot in self._remembered(flight.tags or ()))
+
+    def judge(self, flight: Flight, tags: Iterable[str], snapshot: Snapshot | None) -> Verdict:
+        """Whether what the flight read, under `snapshot`, may be stored under `tags`."""
+        if flight.generation != self.generation:
+            return Verdict.FLUSHED
+        verdict, folded = Verdict.STORED, self._floor
+        for slot in self._remembered(tags):
+            if snapshot is None:
+                if slot.last > flight.start:
+                    return Verdict.CHANGED
+                continue
+            if slot.unseen > flight.start:
+                verdict = Verdict.CHANGED
+            folded = max(folded, slot.folded)
+            for xid, number, _round in slot.xids:
+                if not snapshot.sees(xid):
+                    if number <= flight.start:
+                        return Verdict.OLD
+                    verdict = Verdict.CHANGED
+        if snapshot is not None and not self._reaches(snapshot, folded):
+            return Verdict.OLD
+        return verdict
+
+    def _remembered(self, tags: Iterable[str]) -> Iterator[_Slot]:
+        """The slots of changes that touch `tags`: of the tag, of what is below it, of what is above it."""
+        for tag in tags:
+            for name in (tag, *(upper + ":*" for upper in above(tag))):
+                slot = self._slots[hash(name) % SLOTS]
+                if slot is not None:
+                    yield slot
+
+    def _reaches(self, snapshot: Snapshot, round_: int) -> bool:
+        """Whether `snapshot` sees everything that was delivered up to the end of that round."""
+        place = bisect_left(self._rounds, round_)  # the end of that round, or of the next one that is kept
+        return place < len(self._positions) and snapshot.covers(self._positions[place])
