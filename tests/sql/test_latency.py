@@ -1,0 +1,235 @@
+"""Timings in Postgres: percentiles without a daemon, many writers, the roll-up, pruning, record_timing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import asyncpg
+import pytest
+
+from pipeline.core.digest import Digest, quantiles
+from pipeline.core.window import Part, Windows, series_name
+from pipeline.db.connection import Database
+from pipeline.db.latency import LatencyStore
+from tests.pure.test_digest import QS, SHAPES, day
+from tests.time_kit import stand_at
+
+NOON = 1_800_000_000  # a multiple of 86,400 s plus 28,800 s
+
+
+def part(series: str, start: int, values: list[float], *, errors: int = 0, over: int = 0) -> Part:
+    return Part(series, start, Digest(values), errors, over)
+
+
+async def write(store: LatencyStore, parts: list[Part], seconds: int = 5) -> None:
+    await store.flush(store.number(parts), seconds=seconds)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_percentiles_of_a_stored_day_are_within_one_percent_of_percentile_cont(
+    shape: str, db: Database, sql: asyncpg.Connection
+) -> None:
+    values, minutes = day(shape)
+    store = LatencyStore(db)
+    start = NOON - 86_400
+    parts = [Part("s", start + 60 * i, digest) for i, digest in enumerate(minutes)]
+    await write(store, parts, seconds=60)
+    await stand_at(sql, NOON)
+    true = await sql.fetchval(
+        "select percentile_cont($2::float8[]) within group (order by v) from unnest($1::float8[]) as v",
+        values,
+        QS,
+    )
+    pooled = [await sql.fetchval("select pipeline.percentile('s', $1, '1 day')", q) for q in QS]
+    assert pooled == pytest.approx(true, rel=0.01)
+    await store.roll_up()
+    rolled = [await sql.fetchval("select pipeline.percentile('s', $1, '1 day')", q) for q in QS]
+    assert rolled == pytest.approx(true, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_sql_and_python_agree_to_a_billionth(shape: str, db: Database, sql: asyncpg.Connection) -> None:
+    draw, store = random.Random(3), LatencyStore(db)
+    groups = [[SHAPES[shape](draw) for _ in range(size)] for size in (1, 2, 17, 400, 3_000)]
+    parts = [part("s", NOON + 5 * i, group) for i, group in enumerate(groups)]
+    await write(store, parts)
+    await write(store, [part("alone", NOON, groups[4])])
+    await stand_at(sql, NOON + 60)
+    qs = [0, 1e-6, 0.01, 1 / 3, 0.5, 0.9, 0.95, 0.99, 0.999, 1 - 1e-9, 1]
+    means = [mean for one in parts for mean in one.digest.centroids()[0]]
+    weights = [weight for one in parts for weight in one.digest.centroids()[1]]
+    low, high = min(map(min, groups)), max(map(max, groups))
+    expected = {"s": quantiles(means, weights, low, high, qs), "alone": parts[4].digest.quantiles(qs)}
+    for series, answers in expected.items():
+        found = [await sql.fetchval("select pipeline.percentile($1, $2)", series, q) for q in qs]
+        assert found == pytest.approx(answers, rel=1e-9)
+
+
+async def test_there_is_no_percentile_without_data(sql: asyncpg.Connection) -> None:
+    assert await sql.fetchval("select pipeline.percentile('nothing', 0.99)") is None
+
+
+async def test_a_quantile_outside_0_to_1_is_refused_with_the_reason(sql: asyncpg.Connection) -> None:
+    for q in (99.0, -1.0, float("nan"), None):
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="between 0 and 1"):
+            await sql.fetchval("select pipeline.percentile('s', $1)", q)
+
+
+async def test_an_underscore_in_a_name_is_no_wildcard(db: Database, sql: asyncpg.Connection) -> None:
+    await write(LatencyStore(db), [part("a_b", NOON, [1.0]), part("axb", NOON, [9.0])])
+    await stand_at(sql, NOON + 5)
+    assert await sql.fetchval("select pipeline.percentile('a_b', 1)") == 1.0
+
+
+async def test_the_table_of_series_gives_exact_counts(db: Database, sql: asyncpg.Connection) -> None:
+    store = LatencyStore(db)
+    await write(
+        store, [part("a", NOON, [1.0, 3.0], errors=1), part("a", NOON + 5, [8.0]), part("b", NOON, [2.0])]
+    )
+    await stand_at(sql, NOON + 10)
+    rows = await sql.fetch("select * from pipeline.latency('1 hour')")
+    assert [tuple(row) for row in rows] == [
+        ("a", 3, 4.0, 3.0, pytest.approx(7.5), pytest.approx(7.9), 8.0, 1),
+        ("b", 1, 2.0, 2.0, 2.0, 2.0, 2.0, 0),
+    ]
+
+
+async def test_several_writers_flush_the_same_windows_at_once(db: Database, sql: asyncpg.Connection) -> None:
+    stores = [LatencyStore(db) for _ in range(6)]
+    parts = [part(f"s{i}", NOON, [float(i), 5.0]) for i in range(50)]
+    await asyncio.gather(*(write(store, parts) for store in stores for _ in range(3)))
+    await stand_at(sql, NOON + 5)
+    rows = await sql.fetch("select count from pipeline.latency('1 minute')")
+    assert [row["count"] for row in rows] == [6 * 3 * 2] * 50
+
+
+async def test_writing_parts_again_changes_nothing(db: Database, sql: asyncpg.Connection) -> None:
+    store = LatencyStore(db)
+    numbered = store.number([part("a", NOON, [1.0]), part("b", NOON, [1.0])])
+    await store.flush(numbered)
+    await store.flush(numbered)
+    assert await sql.fetchval("select sum(count) from pipeline.latency_window") == 2
+
+
+async def roll_up(dsn: str, *, at_once: int = 1) -> int:
+    """Roll up in sessions of their own, which see the present of the database; how many parts were merged."""
+    async with Database(dsn) as db:
+        return sum(await asyncio.gather(*(LatencyStore(db).roll_up() for _ in range(at_once))))
+
+
+async def test_rolling_up_keeps_every_count_exactly_and_late_data_too(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    store, draw = LatencyStore(db), random.Random(9)
+    midnight = NOON - NOON % 86_400
+    written = 0
+    for start in range(midnight, midnight + 4 * 3_600, 300):
+        await write(store, [part("a", start + 5 * i, [draw.random() * 9], errors=1) for i in range(3)])
+        written += 3
+    for at, late in ((midnight + 4 * 3_600, 0), (midnight + 4 * 3_600 + 20, 7), (midnight + 86_400 + 20, 11)):
+        await write(store, [part("a", midnight + 605 + 5 * i, [1.0], errors=1) for i in range(late)])
+        written += late
+        await stand_at(sql, at)
+        assert await roll_up(db.dsn or "", at_once=3) > 0
+        for over in ("1 day 1 minute", "2 days", "8 days", "60 days"):  # at three different levels
+            [row] = await sql.fetch("select count, errors from pipeline.latency($1::text::interval)", over)
+            assert tuple(row) == (written, written), over
+    levels = await sql.fetch(
+        "select seconds, sum(count) as n from pipeline.latency_window group by 1 order by 1"
+    )
+    assert [tuple(row) for row in levels] == [(seconds, written) for seconds in (5, 60, 300, 3_600, 86_400)]
+
+
+async def test_an_open_window_is_not_rolled_up(db: Database, sql: asyncpg.Connection) -> None:
+    await write(LatencyStore(db), [part("a", NOON, [1.0])])
+    await stand_at(sql, NOON + 69)  # the minute ended nine seconds ago, within the grace
+    assert await roll_up(db.dsn or "") == 0
+    await stand_at(sql, NOON + 70)
+    assert await roll_up(db.dsn or "") == 1
+
+
+async def test_pruning_leaves_what_the_next_level_does_not_contain(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    async def prune() -> int:
+        async with Database(db.dsn) as present:
+            return await LatencyStore(present).prune()
+
+    await write(LatencyStore(db), [part("a", NOON, [1.0])])
+    await stand_at(sql, NOON + 29 * 86_400)
+    assert await prune() == 0
+    assert await roll_up(db.dsn or "") == 4
+    assert await prune() == 3  # 5 s, 1 min and 5 min; the hour is kept a day longer
+    assert await sql.fetchval("select pipeline.percentile('a', 0.5, '60 days')") == 1.0
+    await stand_at(sql, NOON + 399 * 86_400)
+    assert await prune() == 1
+    await stand_at(sql, NOON + 401 * 86_400)
+    assert await prune() == 1
+    assert await sql.fetchval("select count(*) from pipeline.latency_window") == 0
+
+
+async def test_a_timing_recorded_in_sql_is_an_event(sql: asyncpg.Connection) -> None:
+    await sql.execute("""select pipeline.record_timing('checkout', 12.5, '{"region": "eu"}')""")
+    [row] = await sql.fetch("select * from pipeline.outbox_0 union all select * from pipeline.outbox_1")
+    assert "pipeline.timing" in row.values()
+    payload = next(v for v in row.values() if isinstance(v, str) and v.startswith("{"))
+    assert json.loads(payload) == {"name": "checkout", "ms": 12.5, "labels": {"region": "eu"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("'a', 'NaN'", "no duration"),
+        ("'a', 'Infinity'", "no duration"),
+        ("'a', -1", "no duration"),
+        ("'a', null", "no value"),
+        ("null, 1", "no name"),
+        ("'', 1", "no name"),
+        ("repeat('x', 201), 1", "longer than 200"),
+        ("'a', 1, '[1]'", "not a JSON object"),
+    ],
+)
+async def test_a_timing_that_cannot_be_used_is_a_warning_and_no_error(
+    arguments: str, reason: str, sql: asyncpg.Connection
+) -> None:
+    warnings: list[str] = []
+    sql.add_log_listener(lambda _connection, message: warnings.append(str(message)))
+    async with sql.transaction():
+        await sql.execute("create table mine (id int)")
+        await sql.execute(f"select pipeline.record_timing({arguments})")
+    assert await sql.fetchval("select count(*) from mine") == 0
+    assert [reason in warning for warning in warnings] == [True]
+
+
+async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connection) -> None:
+    role = f"app_{random.randrange(10**12)}"
+    await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}")
+    try:
+        await sql.execute(f"set role {role}")
+        await sql.execute("select pipeline.record_timing('a', 1)")
+        assert await sql.fetchval("select pipeline.percentile('a', 0.5)") is None
+        assert await sql.fetch("select * from pipeline.latency()") == []
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await sql.fetch("select * from pipeline.latency_window")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await sql.fetch("select * from pipeline.latency_summary('a', false, now(), now(), 5, '{0}')")
+    finally:
+        await sql.execute(f"reset role; drop owned by {role}; drop role {role}")
+
+
+async def test_labels_make_the_same_name_in_sql_and_in_python(sql: asyncpg.Connection) -> None:
+    for labels in ({}, {"b": 1, "a": "eu", "B": True}, {"x": None}):
+        name = await sql.fetchval("select pipeline.series_name('s', $1::jsonb)", json.dumps(labels))
+        assert name == series_name("s", labels)
+
+
+async def test_windows_of_many_series_are_written_in_one_statement(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    windows = Windows()
+    for i in range(3_000):
+        windows.add(f"series{i % 1_000}", i % 7, at=NOON + i % 15, now=NOON + 15)
+    await write(LatencyStore(db), windows.take(None))
+    assert await sql.fetchval("select sum(count) from pipeline.latency_window") == 3_000
