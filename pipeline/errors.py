@@ -69,6 +69,7 @@ class PermissionMissing(PgreflexError):
     """The role may not do what was asked."""
 
     code = "permission-missing"
+    default_hint = "Run `pgreflex check` to see which rights are missing."
 
 
 class NotInstalled(PgreflexError):
