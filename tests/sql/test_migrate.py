@@ -36,8 +36,8 @@ async def test_a_database_of_a_newer_program_is_refused(dsn: str, sql: asyncpg.C
 
 
 async def test_a_changed_function_is_installed_again(dsn: str, sql: asyncpg.Connection) -> None:
-    await sql.execute("update pipeline.migration set checksum = 'old' where name = 'functions/010_now.sql'")
-    assert await migrate(dsn) == ["functions/010_now.sql"]
+    await sql.execute("update pipeline.migration set checksum = 'old' where name = 'functions/110_watch.sql'")
+    assert await migrate(dsn) == ["functions/110_watch.sql"]
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(

@@ -1,0 +1,186 @@
+"""Follows the feed in every process, and says so when it cannot.
+
+Owns: hearing broadcasts, noticing gaps, replaying, flushing. Knows nothing of what is done with events.
+
+A connection that listens can look healthy and be deaf, so only a beat that came through the feed counts as a
+sign of life. The order on connecting matters: listen first, and only then look where the feed stands; what
+commits in between is heard or replayed, and perhaps both, never neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from pipeline.core.events import Batch, decode
+from pipeline.core.feed import FeedSink
+from pipeline.core.recent import Rate
+from pipeline.core.snapshot import Snapshot
+from pipeline.db.feed import FollowerSession
+from pipeline.errors import DatabaseUnavailable
+from pipeline.runtime import Health
+
+DOWN_SECONDS = 0.75  # without a beat (four a second) before the feed counts as down
+DEAF_SECONDS = 3.0  # without a beat before the connection is given up and opened anew
+MOST_HEARD = 10_000  # payloads waiting to be taken in; beyond that they are dropped and replayed
+
+log = structlog.get_logger("pgreflex.follower")
+
+
+class Follower:
+    """A Service. sinks hear everything, in the order of the feed."""
+
+    name = "follower"
+
+    def __init__(self, dsn: str | None, sinks: Sequence[FeedSink]) -> None:
+        self.session = FollowerSession(dsn)
+        self.epoch: str | None = None
+        self.seq = 0
+        self.up = False
+        self.events_total = 0
+        self.batches_total = 0
+        self.flushes_total = 0
+        self.reconnects_total = -1  # the first connection is none
+        self.rate = Rate()
+        self._sinks = sinks
+        self._heard: deque[str] = deque()
+        self._overflowed = False
+        self._news = asyncio.Event()
+        self._stopping = False
+        self._last_beat = 0.0
+
+    async def start(self) -> None:
+        self._heard.clear()
+        await self.session.open_and_listen(self._hear)
+        self.reconnects_total += 1
+
+    async def run(self) -> None:
+        """Follow until stopped. Raises when the connection is lost or deaf."""
+        self._last_beat = time.monotonic()
+        try:
+            await self._catch_up()
+            while not self._stopping:
+                await self._wait()
+                if self.session.lost.is_set():
+                    raise DatabaseUnavailable("the connection that follows the feed was lost")
+                await self._take_in()
+                self._watch_the_beat()
+        finally:
+            self._go_down("the connection is closed")
+            await self.session.close()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._news.set()
+
+    def healthy(self) -> Health:
+        if self.up:
+            return Health(True, f"at {self.seq}")
+        return Health(False, "no beat of the feed; does any process pump?")
+
+    def _hear(self, payload: str) -> None:
+        if len(self._heard) >= MOST_HEARD:
+            self._heard.clear()
+            self._overflowed = True
+        self._heard.append(payload)
+        self._news.set()
+
+    async def _wait(self) -> None:
+        if self._heard or self._stopping:
+            return
+        self._news.clear()
+        try:
+            async with asyncio.timeout(DOWN_SECONDS / 3):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _take_in(self) -> None:
+        if self._overflowed:
+            self._overflowed = False
+            await self._catch_up()
+        while self._heard:
+            try:
+                batch = decode(self._heard.popleft())
+            except (msgspec.DecodeError, ValueError, IndexError) as error:
+                log.warning("a broadcast could not be read; replaying", error=str(error))
+                await self._catch_up()
+                continue
+            await self._take(batch)
+
+    async def _take(self, batch: Batch) -> None:
+        if batch.epoch != self.epoch:
+            await self._catch_up()
+        elif batch.seq == batch.previous:
+            if batch.seq > self.seq:
+                await self._catch_up()
+            self._beat(batch)
+        elif batch.seq > self.seq:
+            if batch.previous == self.seq and not batch.in_ring:
+                self._deliver(batch)
+            else:
+                await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Come to where the feed stands: by replay where the ring allows it, else by a flush."""
+        standing = await self.session.standing()
+        if standing is None or standing.epoch is None:
+            return
+        if self.epoch != standing.epoch:
+            reason = "first connection" if self.epoch is None else "the server was restarted or replaced"
+            self.epoch, self.seq = standing.epoch, standing.seq
+            self._flush(reason)
+            return
+        while self.seq < standing.seq:
+            rows = await self.session.replay(self.seq)
+            batches = [decode(payload) for _seq, payload in rows]
+            if not batches or batches[0].previous != self.seq:
+                self.seq = standing.seq
+                self._flush("more was missed than the feed remembers")
+                return
+            for batch in batches:
+                self._deliver(batch)
+
+    def _deliver(self, batch: Batch) -> None:
+        self.seq = batch.seq
+        self.batches_total += 1
+        self.events_total += len(batch.events)
+        self.rate.add(len(batch.events), time.monotonic())
+        if batch.flush:
+            self._flush("the outbox was full")
+        for sink in self._sinks:
+            sink.on_batch(batch)
+        self._beat(batch)
+
+    def _beat(self, batch: Batch) -> None:
+        self._last_beat = time.monotonic()
+        self.up = True
+        if batch.position is not None and batch.seq == self.seq:
+            position = Snapshot.parse(batch.position)
+            for sink in self._sinks:
+                sink.on_position(position)
+
+    def _flush(self, reason: str) -> None:
+        self.flushes_total += 1
+        log.info("flushing", reason=reason, epoch=self.epoch, seq=self.seq)
+        for sink in self._sinks:
+            sink.on_flush(reason)
+
+    def _watch_the_beat(self) -> None:
+        silent = time.monotonic() - self._last_beat
+        if silent > DOWN_SECONDS and self.up:
+            self._go_down(f"no beat for {silent:.1f} s")
+        if silent > DEAF_SECONDS:
+            raise DatabaseUnavailable(f"no beat of the feed for {silent:.0f} s; listening anew")
+
+    def _go_down(self, reason: str) -> None:
+        if self.up:
+            log.warning("the feed is down", reason=reason)
+        self.up = False
+        for sink in self._sinks:
+            sink.on_down(reason)

@@ -1,0 +1,235 @@
+"""The pump: reads what triggers wrote and broadcasts it.
+
+Owns: leading, the rounds, beats, turning the outbox. Knows nothing of what is done with events.
+
+One process of all leads; the others stand by and try for the leader's lock. A round reads everything that
+committed since the last position, packs it into batches and broadcasts them; the batches and the new position
+go into the ring in the same transaction as their NOTIFY, so a leader that dies in between has either sent
+both or neither, and the next one goes on from there. See sql/feed/read.sql for why nothing is skipped, and
+pipeline.feed.doorbell for why nothing is slept through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from pipeline.core.events import Batch, encode, notice, pack
+from pipeline.core.recent import Rate, Recent
+from pipeline.core.snapshot import BEGINNING, Snapshot
+from pipeline.core.status import WatchStatus
+from pipeline.db.connection import Database
+from pipeline.db.feed import BellSession, FeedStore, LeaderSession, Reading
+from pipeline.errors import DatabaseUnavailable, PgreflexError
+from pipeline.feed.doorbell import Doorbell
+from pipeline.runtime import Health
+
+STANDBY_SECONDS = 0.3  # between two tries for the leader's lock; a dead leader is replaced within this
+POLL_SECONDS = 0.005  # between two rounds while awake; half of it is the mean delay under load
+IDLE_SECONDS = 0.1  # without events before falling asleep
+BEAT_SECONDS = 0.25  # four beats within the second that readers may be stale
+FLUSH_SECONDS = 0.1  # between two flushes while the outbox is full
+CHECK_SECONDS = 5.0  # between two looks at the watched tables
+ROTATE_SECONDS = 1.0
+TURN_BYTES = 16 * 1024 * 1024  # the outbox is turned at this size
+TURN_SECONDS = 60.0  # or at this age
+READ_LIMIT = 5_000  # events a read; with a backlog a round takes several
+LONGEST_POSITION = 4_000  # characters; hundreds of writers at once make a position too long to send
+
+log = structlog.get_logger("pgreflex.pump")
+
+
+class Pump:
+    """A Service. two_phase: the bell stays silent and the pump polls, since NOTIFY forbids PREPARE TRANSACTION."""
+
+    name = "pump"
+
+    def __init__(self, dsn: str | None, database: Database, *, two_phase: bool = False) -> None:
+        self.store = FeedStore(database)
+        self.session = LeaderSession(dsn)
+        self.bell = Doorbell(BellSession(dsn), self.store.cancel)
+        self.leading = False
+        self.position = BEGINNING
+        self.seq = 0
+        self.events_total = 0
+        self.batches_total = 0
+        self.flushes_total = 0
+        self.backlog: tuple[int, bool] | None = None
+        self.watches: tuple[WatchStatus, ...] = ()
+        self.delivery = Recent()
+        self.rate = Rate()
+        self._two_phase = two_phase
+        self._stopping = asyncio.Event()
+        self._epoch = ""
+        self._lineage = ""
+        self._term = 0
+        self._flush_until = 0
+        self._last_round = 0.0
+
+    async def start(self) -> None:
+        await self.session.open_and_listen(self.bell.ring)
+
+    async def run(self) -> None:
+        """Stand by, then lead, until stopped. Raises when a session is lost or another process leads."""
+        try:
+            while not self._stopping.is_set():
+                if await self.session.try_lead():
+                    await self._lead()
+                else:
+                    await self._pause(STANDBY_SECONDS)
+        finally:
+            self.leading = False
+            await self.bell.close()
+            await self.session.close()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        self.bell.rung.set()
+
+    def healthy(self) -> Health:
+        if not self.leading:
+            return Health(True, "standing by")
+        silent = time.monotonic() - self._last_round
+        if silent > 4 * BEAT_SECONDS:
+            return Health(False, f"no round for {silent:.1f} s")
+        return Health(True, "leading, asleep" if self.bell.asleep else "leading")
+
+    async def _lead(self) -> None:
+        self._term = await self.session.take_over()
+        standing = await self.session.standing()
+        if standing is None or standing.epoch is None:
+            raise DatabaseUnavailable("the feed's leader row vanished; the server may be restarting")
+        self._epoch, self._lineage, self.seq = standing.epoch, standing.lineage, standing.seq
+        self.position, self._flush_until = standing.position, standing.flush_until
+        await self.session.silence_bell(self._two_phase)
+        await self.bell.open()
+        self.leading = True
+        log.info("leading the feed", term=self._term, epoch=self._epoch, seq=self.seq)
+        async with asyncio.TaskGroup() as tasks:
+            bell = tasks.create_task(self.bell.run())
+            keeping = tasks.create_task(self._keep_house())
+            await self._pump()
+            keeping.cancel()
+            bell.cancel()
+
+    async def _pump(self) -> None:
+        """Rounds until stopped; the last one after the stop, so that what is committed goes out."""
+        active = beat = rotated = time.monotonic()
+        while True:
+            stopping = self._stopping.is_set()
+            asleep = self.bell.asleep
+            found = await self._round()
+            now = self._last_round = time.monotonic()
+            if stopping:
+                return
+            if found:
+                active = now
+                await self.bell.wake()
+            elif not self._two_phase and now - active > IDLE_SECONDS:
+                self.bell.doze()
+            if now - beat >= BEAT_SECONDS:
+                beat = now
+                await self._beat()
+            if now - rotated >= ROTATE_SECONDS:
+                rotated = now
+                await self._rotate()
+            if self._flushing():
+                await self._wait_for_bell(FLUSH_SECONDS)
+            elif asleep and not found and self.bell.asleep:
+                await self._wait_for_bell(BEAT_SECONDS - (time.monotonic() - beat))
+            else:
+                await self._wait_for_bell(POLL_SECONDS)
+
+    async def _round(self) -> int:
+        """Read and broadcast everything up to now; returns how many events there were."""
+        self.bell.rung.clear()
+        reading = await self.session.read(self.position, None, (0, 0), READ_LIMIT)
+        total, upto = 0, reading.upto
+        await self._flush_if_full(reading)
+        while True:
+            last = len(reading.events) < READ_LIMIT
+            await self._broadcast(reading, upto if last else None)
+            total += len(reading.events)
+            if last:
+                break
+            reading = await self.session.read(self.position, upto, reading.last, READ_LIMIT)
+        self.position = upto
+        return total
+
+    async def _broadcast(self, reading: Reading, position: Snapshot | None) -> None:
+        if not reading.events:
+            return
+        read_at = time.monotonic()
+        at = None if position is None else sendable(position)
+        await self._send(pack(reading.events, epoch=self._epoch, after=self.seq, position=at), position)
+        now = time.monotonic()
+        self.rate.add(len(reading.events), now)
+        self.events_total += len(reading.events)
+        for age in reading.ages_ms:
+            self.delivery.add(age + (now - read_at) * 1000, now)
+
+    async def _send(self, batches: list[Batch], position: Snapshot | None) -> None:
+        encoded = [encode(batch) for batch in batches]
+        notices = [notice(batch, text) for batch, text in zip(batches, encoded, strict=True)]
+        await self.session.broadcast(self._term, self._lineage, self.seq + 1, encoded, notices, position)
+        self.seq = batches[-1].seq
+        self.batches_total += len(batches)
+
+    async def _flush_if_full(self, reading: Reading) -> None:
+        """While writers may be writing nothing, every commit could be one that nobody was told of."""
+        if reading.full:
+            self._flush_until = max(self._flush_until, reading.upto.xmax + 1)
+        if self._flushing() and reading.upto != self.position:
+            self.flushes_total += 1
+            batch = Batch(self._epoch, self.seq + 1, self.seq, flush=True)
+            await self._send([batch], None)
+        if reading.full:
+            await self._rotate()
+
+    def _flushing(self) -> bool:
+        return self.position.xmin < self._flush_until
+
+    async def _beat(self) -> None:
+        beat = Batch(self._epoch, self.seq, self.seq, sendable(self.position))
+        await self.session.beat(self._term, encode(beat))
+        await self.bell.touch()
+
+    async def _rotate(self) -> None:
+        if await self.session.rotate(self._term, self.seq, self.position, TURN_BYTES, TURN_SECONDS):
+            standing = await self.session.standing()
+            if standing is not None:
+                self._flush_until = max(self._flush_until, standing.flush_until)
+
+    async def _keep_house(self) -> None:
+        """Look after the watched tables; what goes wrong here is told, and tried again."""
+        while True:
+            try:
+                for tag, finding in await self.store.check_watches():
+                    log.info("a watched table changed", table=tag, finding=finding)
+                self.watches = await self.store.watched()
+                self.backlog = await self.store.backlog()
+            except PgreflexError as error:
+                log.warning("could not look after the watched tables", error=error.message)
+            await self._pause(CHECK_SECONDS)
+
+    async def _wait_for_bell(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self.bell.rung.wait()
+        except TimeoutError:
+            pass
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+
+def sendable(position: Snapshot) -> str | None:
+    """The text of a position, or None when too many writers were busy to name them all."""
+    text = str(position)
+    return text if len(text) <= LONGEST_POSITION else None

@@ -1,0 +1,44 @@
+-- read: the events that committed between two positions, in the order of (xid, id), and where the feed stands
+-- $1 text: the position already read, as pg_snapshot
+-- $2 text: the position to read up to; null takes the newest, which the first row then tells
+-- $3 bigint, $4 bigint: the (xid, id) of the last event already read of this round; 0, 0 at its start
+-- $5 int: how many events at most
+-- locks: none that anyone waits for
+-- index: outbox_0_xid, outbox_1_xid
+--
+-- The difference of two snapshots, as PgQ reads it: what had not begun at the first is a range of the index; what was
+-- in progress then is a short list. Nothing is skipped when transactions commit in another order than they wrote,
+-- and a transaction that stays open makes nothing slower. There is always at least one row.
+with s as materialized (
+    select
+        pg_current_snapshot() as newest,
+        coalesce($2::text::pg_snapshot, pg_current_snapshot()) as upto,
+        $1::text::pg_snapshot as since,
+        (select last_value from pipeline.gate) as gate
+),
+found as (
+    select o.* from s, lateral (
+        select * from pipeline.outbox o
+        where o.xid >= pg_snapshot_xmax(s.since) and o.xid < pg_snapshot_xmax(s.upto)
+          and pg_visible_in_snapshot(o.xid, s.upto)
+          and (o.xid, o.id) > ($3::text::xid8, $4::bigint)
+        order by o.xid, o.id
+        limit $5::int
+    ) o
+    union all
+    select o.* from s, lateral (
+        select * from pipeline.outbox o
+        where o.xid = any (array(select x from pg_snapshot_xip(s.since) x where pg_visible_in_snapshot(x, s.upto)))
+          and (o.xid, o.id) > ($3::text::xid8, $4::bigint)
+        order by o.xid, o.id
+        limit $5::int
+    ) o
+)
+select
+    s.upto::text as upto, s.gate, clock_timestamp() as at_server,
+    e.xid::text::bigint as xid, e.id, coalesce(e.name, w.tag, '') as name, e.op::text as op, e.keys, e.rows,
+    e.ms, e.payload, e.at
+from s
+left join lateral (select * from found order by xid, id limit $5::int) e on true
+left join pipeline.watch w on w.id = e.watch
+order by e.xid, e.id

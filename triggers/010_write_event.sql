@@ -1,0 +1,68 @@
+-- What every trigger ends in: one row in the outbox, and the doorbell.
+--
+-- Cost: one insert into an unlogged table with one index, one page read of a sequence, one shared advisory lock
+-- that never waits. It runs inside the user's transaction and takes no lock that anybody could make it wait for.
+--
+-- The doorbell. A pump that sleeps holds the advisory lock (1885697639, 3) exclusively. A writer tries to take it
+-- shared, for its transaction. If that succeeds, no pump sleeps, and nothing needs to be said: no NOTIFY, which
+-- would take a cluster-wide lock at commit. If it fails, a pump sleeps or is about to, and the writer rings.
+-- To fall asleep the pump has to get the lock exclusively, so it waits until every writer that kept silent has
+-- ended, and while it waits in the queue every later writer rings. No pump, no bell: if the daemon dies, the
+-- server releases its lock.
+create or replace function pipeline.write_event(
+    p_watch int, p_op "char", p_keys text[], p_rows int, p_ms real,
+    p_name text default null, p_payload text default null, p_durable boolean default false
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Taken before the gate is read: whoever may write into the tables of the last turn has an id that the
+    -- turn's end saw in progress (see pipeline.rotate).
+    v_xid constant xid8 := pg_current_xact_id();
+    v_gate bigint;
+    v_id bigint;
+begin
+    select last_value into v_gate from pipeline.gate;
+    if p_durable then
+        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload)
+        values (v_xid, nextval('pipeline.outbox_id'), p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(),
+                p_name, p_payload);
+    elsif v_gate & 2 = 0 then
+        v_id := nextval('pipeline.outbox_id');
+        if v_gate & 1 = 0 then
+            insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload)
+            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
+        else
+            insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload)
+            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
+        end if;
+        if v_id & 255 = 0 then
+            perform pipeline.close_if_full(v_gate);
+        end if;
+    end if;
+    if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+        perform pg_notify('pipeline_bell', '');
+    end if;
+end
+$$;
+revoke execute on function pipeline.write_event from public;
+
+-- Closes the outbox when nobody has read it for too long: from then on writers write nothing, and the pump tells
+-- everybody to forget everything. Asked once in 256 events; a stat() call each time.
+create or replace function pipeline.close_if_full(p_gate bigint) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if pg_relation_size(case when p_gate & 1 = 0 then 'pipeline.outbox_0'::regclass
+                             else 'pipeline.outbox_1'::regclass end)
+       > (select value::bigint from pipeline.setting where name = 'outbox_max_bytes')
+       and pg_try_advisory_lock(1885697639, 4)  -- against a turn of the gate at this moment; never waits
+    then
+        perform setval('pipeline.gate', last_value | 2) from pipeline.gate;
+        perform pg_advisory_unlock(1885697639, 4);
+    end if;
+end
+$$;
+revoke execute on function pipeline.close_if_full from public;

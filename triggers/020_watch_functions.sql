@@ -1,0 +1,182 @@
+-- The trigger functions of one watch, generated, so that their statements are planned once a session.
+--
+-- For watch 7 these are pipeline.watch_7_insert, _update, _delete, _truncate, and where asked for _begin (timing)
+-- and _replicated (rows applied by logical replication, where statement triggers do not fire).
+--
+-- Cost a statement, measured by `make bench-feed`: one scan of the transition table, one call of write_event.
+-- The scan stands in a block of its own that catches everything: if a key column was renamed, the event names the
+-- whole table and the user's write goes through. The block writes nothing, so it takes no transaction id.
+
+create or replace function pipeline.key_expression(p_alias text, p_columns text[]) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- a join by comma is ambiguous for texts with commas; two keys that look alike are both invalidated
+    select case cardinality(p_columns)
+        when 0 then 'null::text'
+        when 1 then format('%s.%I::text', p_alias, p_columns[1])
+        else (select 'concat_ws('','', ' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')'
+              from unnest(p_columns) with ordinality u(c, n))
+    end
+$$;
+revoke execute on function pipeline.key_expression from public;
+
+-- The query that counts rows and gathers keys. More than 10,000 rows are not looked through, more than 256 keys
+-- not named: both mean the whole table.
+create or replace function pipeline.scan_expression(p_watch pipeline.watch, p_op text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_old constant text := pipeline.key_expression('o', p_watch.keys);
+    v_new constant text := pipeline.key_expression('n', p_watch.keys);
+    v_count text := 'select count(*)::int as n from ' || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_keys text;
+    v_compared text;
+begin
+    v_keys := case p_op
+        when 'insert' then format('select %s as k from new_rows n', v_new)
+        when 'delete' then format('select %s as k from old_rows o', v_old)
+        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
+    end;
+    if p_op = 'update' and p_watch.columns is not null then
+        -- rows whose key or declared columns differ, in either direction; as text, since not every type compares
+        select string_agg(format('%%1$s.%I::text', c), ', ' order by c) into v_compared
+        from unnest(p_watch.columns) c;
+        v_keys := format(
+            '(select %1$s as k, row(%2$s)::text as c from new_rows n'
+            ' except all select %3$s, row(%4$s)::text from old_rows o)'
+            ' union all (select %3$s, row(%4$s)::text from old_rows o'
+            ' except all select %1$s, row(%2$s)::text from new_rows n)',
+            v_new, format(v_compared, 'n'), v_old, format(v_compared, 'o'));
+        return format(
+            'with d as materialized (%s) select'
+            ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
+            ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
+            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+            v_keys, v_count);
+    end if;
+    if cardinality(p_watch.keys) = 0 then
+        return format('select r.n into v_rows from (%s) r', v_count);
+    end if;
+    return format(
+        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
+        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+        v_keys, v_count);
+end
+$$;
+revoke execute on function pipeline.scan_expression from public;
+
+create or replace function pipeline.create_watch_functions(p_watch pipeline.watch) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_op text;
+    v_clock constant text := format('pipeline.began_%s', p_watch.id);
+    v_timed text := 'null';
+    -- the text of these types depends on the writer's session; everybody has to see the same keys
+    v_pinned text := '';
+begin
+    if exists (
+        select from pg_attribute a join pg_type t on t.oid = a.atttypid
+        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys)
+          and (t.typcategory in ('D', 'T') or t.typname in ('float4', 'float8', 'bytea', 'money'))
+    ) then
+        v_pinned := 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'''
+            ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C''';
+    end if;
+    if p_watch.timing then
+        -- a stack, because a statement may run inside a trigger of another on the same table
+        execute format($f$
+            create or replace function pipeline.watch_%s_begin() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp
+            as $body$
+            begin
+                perform set_config(%2$L, concat_ws(',', nullif(current_setting(%2$L, true), ''),
+                                   extract(epoch from clock_timestamp())), true);
+                return null;
+            end
+            $body$ $f$, p_watch.id, v_clock);
+        v_timed := 'v_ms';
+    end if;
+    foreach v_op in array array['insert', 'update', 'delete'] loop
+        execute format($f$
+            create or replace function pipeline.watch_%1$s_%2$s() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
+            as $body$
+            declare
+                v_rows int;
+                v_keys text[];
+                v_ms real;
+                v_stack text[];
+            begin
+                %4$s
+                begin
+                    %5$s;
+                exception when others then
+                    v_rows := 1;
+                    v_keys := null;
+                end;
+                if v_rows > 0 then
+                    if cardinality(v_keys) > 256 then
+                        v_keys := null;
+                    end if;
+                    perform pipeline.write_event(%1$s, %6$L, v_keys, v_rows, %7$s, p_durable => %8$L);
+                end if;
+                return null;
+            end
+            $body$ $f$,
+            p_watch.id, v_op, v_pinned,
+            case when p_watch.timing then format($t$
+                v_stack := string_to_array(nullif(current_setting(%1$L, true), ''), ',');
+                if v_stack is not null then
+                    v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
+                    perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
+                end if;$t$, v_clock) else '' end,
+            pipeline.scan_expression(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+    end loop;
+    execute format($f$
+        create or replace function pipeline.watch_%1$s_truncate() returns trigger
+        language plpgsql security definer set search_path = pg_catalog, pg_temp
+        as $body$
+        begin
+            perform pipeline.write_event(%1$s, 't', null, 0, null, p_durable => %2$L);
+            return null;
+        end
+        $body$ $f$, p_watch.id, p_watch.durable);
+    if p_watch.replicated then
+        execute format($f$
+            create or replace function pipeline.watch_%1$s_replicated() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp %2$s
+            as $body$
+            declare
+                v_keys text[];
+            begin
+                begin
+                    if tg_op <> 'DELETE' then
+                        v_keys := array_append(v_keys, (select %3$s from (select new.*) n));
+                    end if;
+                    if tg_op <> 'INSERT' then
+                        v_keys := array_append(v_keys, (select %4$s from (select old.*) o));
+                    end if;
+                    v_keys := array_remove(v_keys, null);
+                exception when others then
+                    v_keys := null;
+                end;
+                perform pipeline.write_event(%1$s, lower(left(tg_op, 1))::"char", nullif(v_keys, '{}'), 1, null,
+                                             p_durable => %5$L);
+                return null;
+            end
+            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),
+            pipeline.key_expression('o', p_watch.keys), p_watch.durable);
+    end if;
+    for v_op in select unnest(array['insert', 'update', 'delete', 'truncate']
+                              || case when p_watch.timing then array['begin'] else '{}' end
+                              || case when p_watch.replicated then array['replicated'] else '{}' end)
+    loop
+        execute format('revoke execute on function pipeline.watch_%s_%s() from public', p_watch.id, v_op);
+    end loop;
+end
+$$;
+revoke execute on function pipeline.create_watch_functions from public;

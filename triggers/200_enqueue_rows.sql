@@ -1,0 +1,41 @@
+-- enqueue_rows: turns the rows of one statement into jobs; installed by pipeline.enqueue_on
+--
+-- Runs inside the user's transaction, as the owner of the schema. Cost: one jsonb and one insert a row, one event and one
+-- savepoint a statement. It never breaks the write: a row whose jsonb is above 1 MB, or any error of its own, makes a
+-- WARNING and no job.
+-- arguments: task, queue, share
+-- locks: none that anyone waits for
+create or replace function pipeline.enqueue_rows() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_task text := tg_argv[0];
+    v_queue text := tg_argv[1];
+    v_share double precision := tg_argv[2]::double precision;
+    v_now timestamptz := pipeline.now();
+    v_made bigint;
+    v_skipped bigint;
+begin
+    with rows as materialized (
+        select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
+    ), made as (
+        insert into pipeline.job (task, args, queue, run_at, created_at)
+        select v_task, r.args, v_queue, v_now, v_now from rows r where pg_column_size(r.args) <= 1048576
+        returning 1
+    )
+    select (select count(*) from made), (select count(*) from rows r where pg_column_size(r.args) > 1048576)
+    into v_made, v_skipped;
+    if v_skipped > 0 then
+        raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
+    end if;
+    if v_made > 0 then
+        perform pipeline.request_lane(v_queue, 0);
+        perform pipeline.wake_workers(v_queue);
+    end if;
+    return null;
+exception when others then
+    raise warning 'pgreflex could not make jobs % for %: % (%)', v_task, tg_relid::regclass, sqlerrm, sqlstate;
+    return null;
+end
+$$;
