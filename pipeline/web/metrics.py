@@ -44,8 +44,10 @@ class StatusCollector(Collector):
             yield from _families(_feed(status.feed))
         if status.cache is not None:
             yield from _families(_cache(status.cache))
-        yield from _families(_series(status.series))
-        yield from _families(_alerts(status.alerts))
+        if status.series is not None:
+            yield from _families(_series(status.series))
+        if status.alerts is not None:
+            yield from _families(_alerts(status.alerts))
         if status.jobs is not None:
             yield from _families(_jobs(status.jobs))
 

@@ -21,6 +21,7 @@ function live(status) {
   document.body.classList.remove("stale");
   byId("banner").hidden = true;
   byId("door").hidden = true;
+  byId("links").hidden = false;
   view.show(status);
   if (status.draining) state("warn", "▲", "draining");
   else if (status.ready) state("good", "●", "ready");
@@ -40,15 +41,16 @@ function announce(status) {
 }
 
 function notLive(word, text) {
-  const since = cut?.since ?? Date.now();
+  const since = cut?.since ?? Date.now() - (view.status ? performance.now() - view.heardAt : 0);
   cut = { since, text };
+  view.frozen = true;
   document.body.classList.add("stale");
   document.title = word + ": pgreflex";
   state("gone", "○", word);
   sayHowLong();
 }
 
-/** Spoken once: the seconds that run on are outside of what the live region holds. */
+/** The banner is a live region and is written once; what runs on is in the footer, which is none. */
 function sayHowLong() {
   if (!cut) return;
   const banner = byId("banner");
@@ -77,6 +79,9 @@ const source = new Source({
     }
     byId("door").hidden = false;
     byId("main").hidden = true;
+    byId("facts").hidden = true;
+    cut = null;
+    byId("links").hidden = true;
     byId("banner").hidden = true;
     state("waiting", "○", "locked");
     byId("token").focus();

@@ -35,6 +35,7 @@ export class Source {
     this.control?.abort();
     clearTimeout(this.watch);
     this.pause = 1000;
+    this.streamWorks = true;
     this.loop(this.round);
   }
 

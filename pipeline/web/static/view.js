@@ -9,6 +9,7 @@ const byId = (id) => document.getElementById(id);
 /** What to do next where there is nothing to see. */
 const HINTS = {
   alerts: "Nothing is pending or firing.",
+  noAlerts: "No alerts are judged in this process.",
   noSeries: "No timings yet. Try: `select pipeline.record_timing('checkout', 12.5)`",
   noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
   noJobs: "The job queue does not run in this process.",
@@ -61,6 +62,7 @@ export class View {
     this.tables = tables(() => this.now());
     for (const [name, table] of Object.entries(this.tables)) byId("panel-" + name).append(table.element);
     this.status = null;
+    this.frozen = false; // not live: what was true then is not said to go on
     this.heardAt = 0;
     setInterval(() => this.tick(), 1000);
   }
@@ -72,8 +74,10 @@ export class View {
 
   show(status) {
     this.status = status;
+    this.frozen = false;
     this.heardAt = performance.now();
     byId("main").hidden = false;
+    byId("facts").hidden = false;
     this.facts();
     this.points();
     this.figures();
@@ -82,7 +86,7 @@ export class View {
 
   /** What moves without a new status: relative times. */
   tick() {
-    if (!this.status) return;
+    if (!this.status || this.frozen) return;
     this.facts();
     this.lists();
   }
@@ -120,14 +124,15 @@ export class View {
     const firing = count(alerts, "firing");
     const worst = byRank(alerts)[0];
     this.tiles.alerts.show([number(firing), number(count(alerts, "pending"))],
-      worst ? worst.rule : "nothing pending or firing", firing ? "bad" : "");
+      worst ? worst.rule : alerts ? "nothing pending or firing" : "no alerts in this process", firing ? "bad" : "");
     mood(byId("tile-alerts"), "tile", firing ? "alarm" : "");
   }
 
   lists() {
     const { feed, jobs, alerts, series, services } = this.status;
-    this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index);
-    this.tables.series.show(series, (one) => one.name);
+    this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index,
+      alerts ? HINTS.alerts : HINTS.noAlerts);
+    this.tables.series.show(series ?? [], (one) => one.name);
     this.tables.queues.show(jobs?.queues ?? [], (queue) => queue.queue, jobs ? HINTS.noQueues : HINTS.noJobs);
     const watches = [...(feed?.watches ?? [])].sort((a, b) => (b.problem !== null) - (a.problem !== null));
     this.tables.watches.show(watches, (watch) => watch.table, feed ? HINTS.noWatches : HINTS.noFeed);
@@ -136,12 +141,12 @@ export class View {
 }
 
 export function count(alerts, state) {
-  return alerts.filter((alert) => alert.state === state).length;
+  return alerts ? alerts.filter((alert) => alert.state === state).length : null;
 }
 
 function byRank(alerts) {
   const rank = (alert) => ALERT[alert.state]?.rank ?? 2;
-  return [...alerts].sort((a, b) => rank(a) - rank(b) || b.since - a.since);
+  return [...(alerts ?? [])].sort((a, b) => rank(a) - rank(b) || b.since - a.since);
 }
 
 function feedNote(feed) {
@@ -163,7 +168,7 @@ function windowNote(quantiles, what) {
 function cacheNote(cache) {
   if (!cache) return ["no cache in this process", ""];
   const held = `${number(cache.entries)} entries, ${bytes(cache.bytes)} of ${bytes(cache.max_bytes)}`;
-  if (cache.age_bound_seconds === null) return [`${held}; freshness unproved, reads go past the cache`, "warn"];
+  if (cache.age_bound_seconds === null) return ["freshness unproved: reads bypass it", "warn"];
   return [held, ""];
 }
 
@@ -197,7 +202,7 @@ function tables(now) {
     watches: new Table("Watched tables", [
       { title: "Table", head: true, cell: (w) => ({ text: w.table, below: w.problem, belowMood: "bad" }) },
       { title: "State", width: 7.4, cell: (w) => (w.problem ? { text: "problem", shape: "▲", mood: "bad" } : { text: "ok", shape: "●", mood: "good" }) },
-      { title: "Keys", width: 11, cell: (w) => w.keys.join(", ") || "whole table" },
+      { title: "Keys", width: 11, cell: (w) => ({ text: w.keys.join(", ") || "whole table", title: w.keys.join(", ") || null }) },
       { title: "Timing", width: 4.6, cell: (w) => ({ text: w.timing ? "on" : "off", mood: w.timing ? "" : "quiet" }) },
     ], HINTS.noWatches),
     services: new Table("Services of this process", [
