@@ -68,7 +68,8 @@ def from_file(file: Path | None, directory: Path, known: Sequence[str]) -> dict[
         elif any(other.startswith(f"{key}.") for other in known):
             unknown.append(f"{where}: {key} is a table; write [{key}] on a line of its own")
         else:
-            unknown.append(f"{where}: {_unknown(key, known)}")
+            tables = {name.rpartition(".")[0] for name in known if "." in name}
+            unknown.append(f"{where}: {_unknown(key, [*known, *sorted(tables)])}")
     _refuse(unknown)
     return given
 
@@ -197,12 +198,14 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    candidates = list(known)
-    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5) or [
-        key for key in candidates if key.rpartition(".")[2] == name.rpartition(".")[2]
-    ]
-    nearest = f"; did you mean {near[0]}?" if near else ""
-    return f"there is no setting {name}{nearest}"
+    def likeness(other: str) -> float:
+        """Also without the table: a key at the top level often only lacks its table."""
+        pairs = ((name, other), (name.rpartition(".")[2], other.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    nearest = max(known, key=likeness)
+    hint = f"; did you mean {nearest}?" if likeness(nearest) >= 0.6 else ""
+    return f"there is no setting {name}{hint}"
 
 
 def _refuse(problems: list[str]) -> None:
