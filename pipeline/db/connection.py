@@ -58,8 +58,16 @@ async def connect(dsn: str | None, *, purpose: str, settings: dict[str, str] | N
 class Database:
     """A small pool for our own statements, each named by its file below sql/."""
 
-    def __init__(self, dsn: str | None, *, purpose: str = "pool", max_size: int = 5) -> None:
+    def __init__(
+        self,
+        dsn: str | None,
+        *,
+        purpose: str = "pool",
+        max_size: int = 5,
+        settings: dict[str, str] | None = None,
+    ) -> None:
         self.dsn = dsn
+        self._settings = settings or {}
         self._purpose = purpose
         self._max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -74,7 +82,7 @@ class Database:
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS,
                 reset=_no_reset,
-                server_settings={"application_name": f"pgreflex {self._purpose}"[:63]},
+                server_settings={"application_name": f"pgreflex {self._purpose}"[:63], **self._settings},
             )
         return self
 
@@ -169,7 +177,7 @@ def translate(error: BaseException) -> PgreflexError:
     if isinstance(error, _NO_LOGIN):
         return LoginFailed(f"Postgres refused the login: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return PermissionMissing(f"Postgres refused: {text}", hint=getattr(error, "hint", None) or "")
+        return PermissionMissing(f"Postgres refused: {text}", hint=getattr(error, "hint", None))
     if isinstance(error, asyncpg.LockNotAvailableError):
         return Busy(f"a lock could not be had in time: {text}", hint=getattr(error, "hint", None) or "")
     if isinstance(error, _GONE):

@@ -1,0 +1,332 @@
+"""The job queue in Postgres: adding jobs, handing them out, taking their outcomes.
+
+Owns: which statements make one step of a job, and in what order. Knows neither tasks nor when to call it.
+
+The theory is at the head of the migration that makes the tables. What must not be changed lightly:
+- A sweep locks the lane in one statement and looks in the next, under a newer snapshot.
+- A write that ends jobs goes through their lease, and a lease is deleted last, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pipeline.core.job import Job, Outcome
+from pipeline.core.status import QueueStatus
+from pipeline.db.connection import Connection, Database, Record, translated
+from pipeline.db.heartbeat import Heartbeat
+from pipeline.db.statements import statement
+from pipeline.errors import TaskError, UsageError
+from pipeline.registry import Registry, Task
+
+JOB_SETTINGS = {
+    # Each statement here has one right plan; statistics of a table that was empty a minute ago mislead.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    # Every step relies on seeing the newest version of a row that it had to wait for.
+    "default_transaction_isolation": "read committed",
+}
+DEAD_SECONDS = 15.0
+SWEEP_SECONDS = 0.05
+SEARCH_SECONDS = 60.0
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What a sweep found. unsettled: there may be more to find soon. seconds: how long it took."""
+
+    jobs: list[Job]
+    unsettled: bool
+    seconds: float
+
+
+class Written(msgspec.Struct, frozen=True):
+    """How many outcomes were accepted; those refused belong to leases that were rescued meanwhile."""
+
+    finished: int = 0
+    failed: int = 0
+    retried: int = 0
+    released: int = 0
+    refused: int = 0
+
+
+def job_database(dsn: str | None, *, max_size: int = 5) -> Database:
+    """A pool, still to be opened, whose sessions are set up for the statements of the queue."""
+    return Database(dsn, purpose="jobs", max_size=max_size, settings=JOB_SETTINGS)
+
+
+class JobStore:
+    """The queue. database: open, made by `job_database`. registry: to check what is enqueued, where known.
+
+    Every method raises DatabaseUnavailable, QueryFailed and their kin, never an error of the driver.
+    """
+
+    def __init__(self, database: Database, *, registry: Registry | None = None) -> None:
+        self._db = database
+        self._registry = registry
+
+    async def enqueue(
+        self,
+        task: str | Task | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Add one job; returns its id. The lower `priority` number runs first. timeout: seconds for one run.
+
+        What is not given comes from the task, where it is known. Raises TaskError for arguments that the task
+        does not take or that are not JSON, UsageError for a time without a zone.
+        """
+        name, known = self._resolve(task)
+        if run_at is not None and run_at.tzinfo is None:
+            raise UsageError("run_at has no time zone", hint="Use datetime.now(UTC) + timedelta(...).")
+        encoded = _encode(name, known, args or {})
+        queue, max_attempts = _options(known, queue, max_attempts)
+        at = run_at.timestamp() if run_at is not None else None
+        id_: int = await self._db.fetchval(
+            "jobs/enqueue", name, encoded, queue, priority, at, max_attempts, timeout
+        )
+        return id_
+
+    async def enqueue_many(
+        self,
+        task: str | Task | Callable[..., Any],
+        args: Sequence[Mapping[str, Any]],
+        *,
+        queue: str | None = None,
+        priority: int = 0,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+    ) -> list[int]:
+        """Add a job for each of `args` in one statement; returns their ids in order. Raises as `enqueue`."""
+        name, known = self._resolve(task)
+        encoded = [_encode(name, known, one) for one in args]
+        queue, max_attempts = _options(known, queue, max_attempts)
+        if not encoded:
+            return []
+        ids: list[int] = await self._db.fetchval(
+            "jobs/enqueue_many", name, encoded, queue, priority, max_attempts, timeout
+        )
+        return ids
+
+    async def register(self, name: str, queues: Sequence[str]) -> int:
+        """A new worker; returns its number."""
+        worker: int = await self._db.fetchval("jobs/register", name, list(queues))
+        return worker
+
+    async def retire(self, worker: int) -> None:
+        """The worker has ended; what it still holds may be rescued at once."""
+        await self._db.execute("jobs/retire", worker)
+
+    def heartbeat(
+        self, worker: int, name: str, queues: Sequence[str], turned: Callable[[], float]
+    ) -> Heartbeat:
+        """The worker's heartbeat, still to be started; it has a connection of its own."""
+        return Heartbeat(self._db.dsn, worker, name, queues, turned)
+
+    async def claim(self, queue: str, limit: int, worker: int) -> list[Job]:
+        """Up to `limit` jobs of the queue's first lane that has any and is not being claimed from."""
+        return _jobs(await self._db.fetch("jobs/claim", queue, limit, worker))
+
+    async def adopt(self) -> int:
+        """Make the lanes that producers asked for; returns how many are new."""
+        made: int = await self._db.fetchval("jobs/adopt")
+        return made
+
+    async def sweep(
+        self,
+        queue: str,
+        limit: int,
+        worker: int,
+        *,
+        every: float = SWEEP_SECONDS,
+        search_every: float = SEARCH_SECONDS,
+    ) -> Sweep:
+        """Up to `limit` jobs that became visible below the mark of their lane.
+
+        every: seconds between two sweeps of a lane, by all workers together. search_every: seconds after
+        which everything below the mark is searched, settled or not, in case a lease was lost.
+        """
+        began = time.monotonic()
+        jobs: list[Job] = []
+        unsettled = False
+        for lane in await self._db.fetch("jobs/unsettled", queue, every, search_every):
+            unsettled = True
+            if len(jobs) < limit and (lane["due"] or lane["whole"]):
+                jobs += await self._sweep_lane(
+                    queue, lane["priority"], lane["whole"], limit - len(jobs), worker
+                )
+        return Sweep(jobs, unsettled, time.monotonic() - began)
+
+    async def _sweep_lane(self, queue: str, priority: int, whole: bool, limit: int, worker: int) -> list[Job]:
+        seen = await self._db.fetchrow("jobs/look", queue, priority, whole, limit)
+        if seen is None:
+            return []
+        found = seen["ids"]
+        note = (queue, priority, seen["oldest"], len(found) < limit, whole)
+        if not found:
+            await self._db.execute("jobs/settle", *note)
+            return []
+        async with self._db.acquire() as connection, connection.transaction(isolation="read_committed"):
+            mark = await connection.fetchval(statement("jobs/lock_lane"), queue, priority)
+            if mark is None:
+                return []
+            rows = await connection.fetch(statement("jobs/take"), queue, priority, worker, found, mark)
+            await connection.execute(statement("jobs/settle"), *note)
+        return _jobs(rows)
+
+    async def write(self, worker: int, outcomes: Sequence[Outcome], freed: Sequence[int] = ()) -> Written:
+        """Take outcomes in, all or none. freed: the leases that hold nothing more after this.
+
+        Only what the worker still holds is changed. Writing the same outcomes again, because the answer to
+        the first time was lost, changes nothing.
+        """
+        ended = [o for o in outcomes if o.step in ("finish", "fail")]
+        retried = [o for o in outcomes if o.step == "retry"]
+        released = [o for o in outcomes if o.step == "release"]
+        counts = {"retried": 0, "released": 0}
+        async with self._db.acquire() as connection:
+            if not retried and not released:
+                row = await _finish(connection, worker, ended, freed)
+            else:
+                async with connection.transaction(isolation="read_committed"):
+                    if retried:
+                        counts["retried"] = await connection.fetchval(
+                            statement("jobs/retry"),
+                            [o.job.id for o in retried],
+                            [o.job.lease for o in retried],
+                            worker,
+                            [o.delay for o in retried],
+                            [o.error for o in retried],
+                        )
+                    if released:
+                        counts["released"] = await connection.fetchval(
+                            statement("jobs/release"),
+                            [o.job.id for o in released],
+                            [o.job.lease for o in released],
+                            worker,
+                        )
+                    row = await _finish(connection, worker, ended, freed)
+        accepted = row["finished"] + row["failed"] + counts["retried"] + counts["released"]
+        return Written(row["finished"], row["failed"], **counts, refused=len(outcomes) - accepted)
+
+    async def promote(self, queues: Sequence[str], limit: int = 1_000) -> tuple[int, float | None]:
+        """Let delayed jobs run that are due; returns how many, and seconds until the next one is."""
+        row = await self._db.fetchrow("jobs/promote", list(queues), limit)
+        return (row["promoted"], row["next_in"]) if row else (0, None)
+
+    async def rescue(self, dead_after: float = DEAD_SECONDS, limit: int = 100) -> tuple[int, int]:
+        """Take jobs from workers not seen for `dead_after` seconds: how many run again, how many failed."""
+        row = await self._db.fetchrow("jobs/rescue", dead_after, limit)
+        return (row["again"], row["failed"]) if row else (0, 0)
+
+    async def give_back(self, worker: int, known: Sequence[int], older_than: float) -> int:
+        """Return the jobs of leases that the worker has but does not know of; returns how many.
+
+        known: the leases it knows. older_than: seconds; the answer to a younger claim may still be on its
+        way.
+        """
+        count: int = await self._db.fetchval("jobs/give_back", worker, list(known), older_than)
+        return count
+
+    async def status(self) -> tuple[QueueStatus, ...]:
+        """Every queue that had a job; counted exactly, so it takes time in proportion to the jobs waiting."""
+        return tuple(
+            QueueStatus(
+                queue=row["queue"],
+                ready=row["ready"],
+                delayed=row["delayed"],
+                running=row["running"],
+                oldest_ready_seconds=row["oldest"],
+            )
+            for row in await self._db.fetch("jobs/status")
+        )
+
+    async def queues(self) -> list[str]:
+        """The names of all queues that ever had a job."""
+        return [row["queue"] for row in await self._db.fetch("jobs/queues")]
+
+    async def maintain_archive(self) -> None:
+        """Make the partitions of the days ahead, drop those that are past their time."""
+        await self._db.execute("jobs/maintain_archive")
+
+    def _resolve(self, task: str | Task | Callable[..., Any]) -> tuple[str, Task | None]:
+        if self._registry is not None:
+            known = self._registry.find(task)
+        else:
+            known = task if isinstance(task, Task) else None
+        if known is not None:
+            return known.name, known
+        if isinstance(task, str) and task:
+            return task, None
+        raise TaskError("a job needs a task", hint="Give the task's name, or the function itself.")
+
+
+async def _finish(
+    connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]
+) -> Record:
+    now = time.monotonic()
+    with translated():
+        [row] = await connection.fetch(
+            statement("jobs/finish"),
+            [o.job.id for o in ended],
+            [o.job.lease for o in ended],
+            worker,
+            ["finished" if o.step == "finish" else "failed" for o in ended],
+            [o.result for o in ended],
+            [o.error for o in ended],
+            [None if o.began is None else now - o.began for o in ended],
+            [o.ms for o in ended],
+            list(freed),
+        )
+    return row
+
+
+def _options(known: Task | None, queue: str | None, max_attempts: int | None) -> tuple[str, int]:
+    own_queue, own_attempts = (known.queue, known.max_attempts) if known else ("default", 5)
+    return queue or own_queue, own_attempts if max_attempts is None else max_attempts
+
+
+def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> str:
+    if known is not None:
+        known.check(args)
+    try:
+        return msgspec.json.encode(dict(args)).decode()
+    except (TypeError, ValueError, UnicodeError) as error:
+        raise TaskError(
+            f"the arguments for task {name} are not JSON: {error}",
+            hint="Pass ids and plain values; let the task read the rest.",
+        ) from None
+
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _jobs(rows: Sequence[Record]) -> list[Job]:
+    return [
+        Job(
+            id=row["id"],
+            task=row["task"],
+            args=_decode(row["args"]),
+            queue=row["queue"],
+            priority=row["priority"],
+            attempt=row["attempt"],
+            max_attempts=row["max_attempts"],
+            timeout=row["timeout"],
+            created_at=row["created_at"],
+            run_at=row["run_at"],
+            lease=row["lease"],
+            waited=row["waited"],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,28 @@
+-- retry: holds jobs back until later with attempt + 1, if the worker still holds their lease; returns how many
+-- $1 bigint[]: jobs   $2 bigint[]: the lease of each   $3 bigint: worker   $4 float8[]: seconds to wait
+-- $5 text[]: what went wrong
+-- locks: the leases, NO KEY UPDATE; the jobs
+with given as (
+    select g.* from unnest($1::bigint[], $2::bigint[], $4::float8[], $5::text[]) as g (id, lease, delay, error)
+), held as materialized (
+    select l.id, l.ids
+    from pipeline.lease l
+    where l.id = any($2::bigint[]) and l.worker = $3
+    order by l.id
+    for no key update
+), mine as materialized (
+    select g.* from given g join held h on h.id = g.lease where g.id = any(h.ids)
+), held_back as (
+    update pipeline.job j
+    set attempt = j.attempt + 1, pos = null, error = m.error,
+        run_at = (select pipeline.now()) + make_interval(secs => m.delay)
+    from mine m
+    where j.id = m.id
+    returning 1
+), kept as (
+    update pipeline.lease l
+    set ids = array(select i from unnest(l.ids) i where i not in (select m.id from mine m))
+    from held h
+    where l.id = h.id
+)
+select count(*) from held_back
