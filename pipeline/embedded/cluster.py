@@ -1,7 +1,7 @@
 """The home of an embedded server: its directory, lock, data, password and sockets.
 
 Owns: what lies in the home and who may touch it, and the making of a new cluster.
-Must not know: running servers, beyond telling whether one uses the data.
+Must not know: how servers start and stop; only whether one uses the data, and which processes are its.
 
 Modes. An ordinary user's home is 0700. Root's home stays root's own and is 0711: the server, which runs as
 another user, passes through it to `data`, which is that user's, yet can replace neither the password nor
@@ -35,6 +35,8 @@ from pipeline.embedded.guard import private, release
 from pipeline.errors import Busy, EmbeddedServerError
 
 BUSY_PATIENCE = 10.0  # seconds; a predecessor's fast shutdown writes a checkpoint first
+_LOG_LIMIT = 10 * 1024 * 1024  # bytes
+_LOG_TAIL = 64 * 1024  # bytes
 _LONGEST_SOCKET = 103  # bytes; sun_path less its end: 107 on Linux, 103 on macOS
 
 # Written into postgresql.conf once, so that ALTER SYSTEM can change them; for a machine with 1 GB.
@@ -167,6 +169,23 @@ def verifier(secret: str) -> str:
     return f"SCRAM-SHA-256${rounds}:{texts[0]}${texts[1]}:{texts[2]}"
 
 
+def open_log(path: Path) -> tuple[int, int]:
+    """The log's descriptor for a server, and where what that server writes will begin."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if os.fstat(log).st_size > _LOG_LIMIT:
+        os.ftruncate(log, 0)
+    return log, os.fstat(log).st_size
+
+
+def log_tail(path: Path, start: int) -> str:
+    """The end of the log, of what stands behind `start`."""
+    with suppress(OSError), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - _LOG_TAIL))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
 def make_sockets(account: Account, port: int, former: Path | None) -> Path:
     """A directory that only the server's user (and root) can enter.
 
@@ -188,6 +207,17 @@ def make_sockets(account: Account, port: int, former: Path | None) -> Path:
         "There is no directory for the socket of the embedded Postgres.",
         hint="Make /tmp writable, or set TMPDIR to a short path that is.",
     )
+
+
+def children(parent: int) -> list[int]:
+    """The children of a process; none where there is no /proc (a server's children end soon after it)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            behind_name = path.read_text().rpartition(")")[2].split()
+            if int(behind_name[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _given(directory: Path, account: Account) -> Path:

@@ -38,8 +38,6 @@ Process = subprocess.Popen[bytes]
 StopMode = Literal["smart", "fast", "immediate"]
 
 NOTE_EVERY = 2.0  # seconds between two notes to on_wait
-_LOG_LIMIT = 10 * 1024 * 1024  # bytes
-_LOG_TAIL = 64 * 1024  # bytes
 _STAGES = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _PROVISION = """\
 set log_statement = 'none';
@@ -236,12 +234,8 @@ class EmbeddedServer:
             "logging_collector": "off",
         }
         options = [part for pair in (self._settings | ours).items() for part in ("-c", "=".join(pair))]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        log = os.open(self.log_path, flags, 0o600)
+        log, self._log_start = cluster.open_log(self.log_path)
         try:
-            if os.fstat(log).st_size > _LOG_LIMIT:
-                os.ftruncate(log, 0)
-            self._log_start = os.fstat(log).st_size
             return subprocess.Popen(  # noqa: S603
                 [*LAUNCH, binaries.path("postgres"), "-D", self.data, *options],
                 cwd="/",
@@ -309,12 +303,7 @@ class EmbeddedServer:
         return self._starter != threading.get_ident()
 
     def _log(self) -> str:
-        """The end of what this start has written to the log."""
-        with suppress(OSError), self.log_path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - _LOG_TAIL))
-            return file.read().decode("utf-8", "replace")
-        return ""
+        return cluster.log_tail(self.log_path, self._log_start)
 
     def _end(self, mode: StopMode, patience: float) -> None:
         """End the processes, then let go of everything that belongs to them."""
@@ -330,9 +319,9 @@ class EmbeddedServer:
                 self._kill_all()
         if self._guard is not None:
             self._guard.dismiss()
+        if self._claim >= 0:  # held since the launch: what was made there may be there still
             if self._sockets is not None:
                 shutil.rmtree(self._sockets, ignore_errors=True)
-        if self._claim >= 0:
             release(self._claim)
         self._process, self._guard, self._claim = None, None, -1
 
@@ -341,7 +330,7 @@ class EmbeddedServer:
         if process is None or process.poll() is not None:
             return
         process.send_signal(signal.SIGSTOP)  # so that it starts no child meanwhile
-        for child in _children(process.pid):
+        for child in cluster.children(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         process.kill()
@@ -351,14 +340,3 @@ class EmbeddedServer:
         self._claim = -1
         with suppress(Busy):
             self._claim = cluster.claim(self.home, self.data)
-
-
-def _children(parent: int) -> list[int]:
-    """The children of a process; none where there is no /proc (a server's children end with it soon)."""
-    children = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent:
-                children.append(int(path.parent.name))
-    return children

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from pipeline.embedded import EmbeddedServer, binaries, cluster, default_home, faults
-from pipeline.embedded.account import Account, current_account
+from pipeline.embedded.account import Account, current_account, server_environment
 from pipeline.errors import Busy, EmbeddedServerError
 from tests.crash.embedded_kit import FAST, NOBODY, ask, directory, eventually, left
 
@@ -90,6 +90,26 @@ def test_the_cluster_has_the_promised_settings_whatever_the_environment_says(
             *("a shop's", "UTF8", "b", "C.UTF-8", "C", "on", "UTC", "UTC"),
             *("pg_stat_statements", "t", "7MB", server.version, "äé"),
         ]
+
+
+def test_the_server_learns_nothing_of_its_owners_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUD_SECRET", "hunter2")
+    with EmbeddedServer(home, settings=FAST) as server:
+        assert "hunter2" not in Path(f"/proc/{server.pid}/environ").read_text()
+        assert "CLOUD_SECRET" in server.command("psql")[1]
+
+
+def test_a_one_file_build_runs_a_copy_and_not_what_it_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with directory(mode=0o755) as cache:
+        monkeypatch.setattr(binaries, "cache_root", lambda: cache)
+        monkeypatch.setattr(sys, "_MEIPASS", str(binaries._installed().parents[1]), raising=False)
+        monkeypatch.setenv("LD_LIBRARY_PATH", "/unpacked")
+        assert binaries.locate(current_account()).root.is_relative_to(cache)
+        assert "LD_LIBRARY_PATH" not in server_environment()
+        monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/users/own")
+        assert server_environment()["LD_LIBRARY_PATH"] == "/users/own"
 
 
 def test_the_home_is_closed_and_no_parent_of_it_is_touched() -> None:
@@ -260,6 +280,8 @@ def test_a_disk_that_has_become_full_is_named() -> None:
         server = EmbeddedServer(disk / "home", settings=FAST)
         with server:
             ask(server, "create table kept as select 1 as one")
+        with server.log_path.open("ab") as log:  # up to the end of its page, so that the log is full as well
+            log.write(b"\n" * (-log.tell() % 4096))
         room = shutil.disk_usage(disk).free
         (disk / "filler").write_bytes(bytes(room))
         assert shutil.disk_usage(disk).free == 0
@@ -314,8 +336,7 @@ def test_tcp_is_off_unless_asked_for(home: Path) -> None:
         assert server.tcp_dsn is None
         assert ask(server, "show listen_addresses") == ""
         assert server.pid is not None
-        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
-        assert [found for process in family for found in process.net_connections("inet")] == []
+        assert psutil.Process(server.pid).net_connections("inet") == []
     assert not (home / "password").exists()
 
 
@@ -324,7 +345,8 @@ def test_tcp_asks_for_the_password(home: Path, port: int) -> None:
         argv, env = server.command("psql", "-XAtw", "-c", "select inet_server_addr()", dsn)
         return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
-    with EmbeddedServer(home, settings=FAST, tcp_port=port) as server:
+    talkative = FAST | {"log_statement": "all", "log_min_duration_statement": "0"}
+    with EmbeddedServer(home, settings=talkative, tcp_port=port) as server:
         dsn = server.tcp_dsn
         assert dsn is not None
         secret = (home / "password").read_text().strip()
@@ -409,15 +431,21 @@ def test_a_large_log_is_emptied_at_the_start(home: Path) -> None:
 
 
 def test_a_long_temporary_directory_gives_way_to_a_short_one(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with directory() as base:
-        long = base / ("x" * 100)
+        long, short = base / ("x" * 100), base / "s"
         long.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(long))
+        short.mkdir()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-        with EmbeddedServer(home, settings=FAST) as server:
-            assert "xxx" not in server.dsn
+        monkeypatch.setattr("tempfile.tempdir", str(short))
+        made = cluster.make_sockets(current_account(), 65535, None)
+        assert made.parent == short
+        assert mode(made) == 0o700
+        monkeypatch.setattr("tempfile.tempdir", str(long))
+        made = cluster.make_sockets(current_account(), 65535, None)
+        made.rmdir()
+        assert made.parent == Path("/tmp")
 
 
 def test_the_log_is_read_for_what_the_server_does() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline.embedded import EmbeddedServer
+from pipeline.embedded import EmbeddedServer, cluster
 from pipeline.embedded import server as server_module
+from pipeline.embedded.account import Account
 from pipeline.errors import Busy, EmbeddedServerError
-from tests.crash.embedded_kit import FAST, NOBODY, ask, directory, eventually, left, owner
+from tests.crash.embedded_kit import FAST, NOBODY, ROOT, ask, directory, eventually, left, owner
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 EVERYBODY = [
@@ -206,6 +210,50 @@ def test_a_stop_out_of_the_start_itself_as_by_a_signal_handler_ends_it(
     assert left(home, str(server._sockets)) == []
 
 
+def test_a_signal_handler_cannot_take_away_what_a_start_works_with(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sockets = cluster.make_sockets
+
+    def interrupted(account: Account, port: int, former: Path | None) -> Path:
+        server.stop()
+        return make_sockets(account, port, former)
+
+    monkeypatch.setattr(cluster, "make_sockets", interrupted)
+    server = EmbeddedServer(home, settings=FAST)
+    with pytest.raises(EmbeddedServerError, match="was stopped while it started"):
+        server.start()
+    assert left(home, str(server._sockets)) == []
+
+
+def test_a_crash_ends_a_busy_backend_at_once(home: Path) -> None:
+    server = EmbeddedServer(home, settings=FAST)
+    server.start()
+    busy = "select count(*) from generate_series(1, 1000000000)"
+    argv, env = server.command("psql", "-Xqc", busy)
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+        seen = f"select count(*) from pg_stat_activity where state = 'active' and query = '{busy}'"
+        assert eventually(lambda: ask(server, seen) == "1")
+        server.kill()
+        assert left(home, str(server._sockets)) == []
+        assert client.wait(timeout=10) != 0
+
+
+def test_an_owner_killed_while_it_makes_the_cluster_leaves_none_that_is_used(home: Path) -> None:
+    script = "import sys; from pathlib import Path; from pipeline.embedded import EmbeddedServer\n"
+    script += "EmbeddedServer(Path(sys.argv[1])).start()"
+    with subprocess.Popen([sys.executable, "-c", script, home], cwd=ROOT) as maker:
+        assert eventually(lambda: any(home.glob("data*/PG_VERSION")))
+        family = [*psutil.Process(maker.pid).children(recursive=True), psutil.Process(maker.pid)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert not (home / "data").exists()
+    with EmbeddedServer(home, settings=FAST) as server:
+        assert ask(server, "select count(*) from pg_database") == "3"
+    assert [path.name for path in home.glob("data*")] == ["data"]
+
+
 def test_of_two_first_starts_at_once_one_wins_and_one_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,3 +301,17 @@ def test_a_start_waits_for_a_predecessor_that_shuts_down(home: Path) -> None:
     starter.join(timeout=20)
     assert ask(second, "select 1") == "1"
     second.stop()
+
+
+def test_a_launch_that_fails_half_way_leaves_no_socket_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_processes(sockets: Path, pid_file: Path) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(server_module, "Guard", no_more_processes)
+    server = EmbeddedServer(home, settings=FAST)
+    with pytest.raises(EmbeddedServerError, match="temporarily unavailable"):
+        server.start()
+    assert server._sockets is not None
+    assert left(home, str(server._sockets)) == []
