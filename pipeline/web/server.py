@@ -11,6 +11,7 @@ supervisor FIRST: services stop in reverse order, and /readyz must say "draining
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Collection
 
@@ -31,6 +32,18 @@ CLOSE_SECONDS = 0.5  # what a request under way may take on shutdown; streams ar
 LARGEST_BODY = 1 << 20  # bytes
 
 log = structlog.get_logger("pgreflex.web")
+
+
+class WithoutRequest(logging.Filter):
+    """Takes the exception off what aiohttp logs: it quotes a header that cannot be parsed, token and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
+
+wire_log = logging.getLogger("pgreflex.web.wire")
+wire_log.addFilter(WithoutRequest())
 
 
 class WebServer:
@@ -88,7 +101,9 @@ class WebServer:
         if self._runner is not None:
             return
         self._streams = Streams(self._sampler)
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=CLOSE_SECONDS)
+        runner = web.AppRunner(
+            self._application(), access_log=None, logger=wire_log, shutdown_timeout=CLOSE_SECONDS
+        )
         try:
             await runner.setup()
             await web.TCPSite(runner, self.host or None, self._port).start()
