@@ -53,7 +53,7 @@ class Result:
 class Cli(Protocol):
     """Runs the command; keyword arguments become variables of its environment."""
 
-    def __call__(self, *args: str, **env: str) -> Awaitable[Result]: ...
+    def __call__(self, *args: str, stdin: str = "", **env: str) -> Awaitable[Result]: ...
 
 
 class Programs:
@@ -99,10 +99,10 @@ def cli(programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    async def call(*args: str, **env: str) -> Result:
+    async def call(*args: str, stdin: str = "", **env: str) -> Result:
         hidden: dict[str, str | None] = {name: None for name in os.environ if name not in clean_environment()}
         runner = CliRunner(env=hidden | env)
-        done = await asyncio.to_thread(runner.invoke, build(programs), list(args))
+        done = await asyncio.to_thread(runner.invoke, build(programs), list(args), stdin)
         assert done.exception is None or isinstance(done.exception, SystemExit)
         return Result(done.exit_code, done.stdout, done.stderr)
 
