@@ -2,8 +2,9 @@
 
 Owns: three kinds of session and the statements that each sends. Knows no loop and takes no decision.
 
-Sessions that hold locks have a server-side limit on idling. A process that is frozen keeps its connections open
-and, with them, its locks; the server ends such a session after IDLE_LIMIT_SECONDS, and somebody else can lead.
+Sessions that hold locks have a server-side limit on idling. A process that is frozen keeps its connections
+open and, with them, its locks; the server ends such a session after IDLE_LIMIT_SECONDS, and somebody else
+can lead.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Owns: each consumer's place in the feed, retries, saving. Knows nothing of how batches are made.
 
-One process holds the consumers' lock; the others stand by. Consumers go at their own pace: the newest batches
-come from the follower of this process, older ones are read from the ring, which is not emptied past the
-slowest. Places are saved once a second and on stopping; a process that dies lets its successor repeat what was
-handled since then.
+One process holds the consumers' lock; the others stand by. Consumers go at their own pace: the newest
+batches come from the follower of this process, older ones are read from the ring, which is not emptied past
+the slowest. Places are saved once a second and on stopping; a process that dies lets its successor repeat
+what was handled since then.
 """
 
 from __future__ import annotations

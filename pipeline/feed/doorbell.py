@@ -9,10 +9,10 @@ they must wake it. One advisory lock Z tells them which it is. Each writer, afte
 for its transaction and never waits: success means that nobody sleeps, and it keeps silent; failure means ring.
 
 Awake, the pump does not touch Z. To fall asleep it queues for Z exclusively, and goes on polling meanwhile.
-From the moment it queues, later writers fail to get Z and ring. It gets Z when the last writer that kept silent
-has ended; Postgres makes a commit visible before it releases the locks, so a poll that starts now sees them all.
-The pump clears the bell, polls once more, and sleeps if that found nothing. A commit that this last poll did not
-see came from a writer that failed to get Z, and its bell is behind the clearing.
+From the moment it queues, later writers fail to get Z and ring. It gets Z when the last writer that kept
+silent has ended; Postgres makes a commit visible before it releases the locks, so a poll that starts now
+sees them all. The pump clears the bell, polls once more, and sleeps if that found nothing. A commit that
+this last poll did not see came from a writer that failed to get Z, and its bell is behind the clearing.
 
 1. A try instead of the queue would starve: under steady traffic some writer always holds Z shared.
 2. Sleeping before Z is granted would miss the writers that kept silent: this is the grace period.
