@@ -64,9 +64,12 @@ def default_home() -> Path:
 def prepare_home(home: Path, account: Account) -> None:
     """Make the home directory, and see that the server's user can pass through it."""
     home.mkdir(parents=True, exist_ok=True)
-    if not any(home.iterdir()):
+    fresh = not any(home.iterdir())
+    if fresh:
         home.chmod(0o711 if account.dropped else 0o700)
     if not account.reaches(home):
+        if fresh:
+            home.rmdir()
         raise EmbeddedServerError(
             f"The user `{account.name}`, as whom Postgres runs, cannot reach {home}: one of the directories "
             "above it, or itself, is closed.",

@@ -19,7 +19,7 @@ import pytest
 from pipeline.embedded import EmbeddedServer, binaries, cluster, default_home, faults
 from pipeline.embedded.account import Account, current_account, server_environment
 from pipeline.errors import Busy, EmbeddedServerError
-from tests.crash.embedded_kit import FAST, NOBODY, ask, directory, eventually, left
+from tests.crash.embedded_kit import FAST, NOBODY, ROOT, ask, directory, eventually, left
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount or become another user")
 
@@ -168,6 +168,24 @@ def test_a_home_that_the_servers_user_cannot_reach_is_refused_with_a_hint() -> N
             EmbeddedServer(base / "home").start()
         assert "/var/lib/pgreflex" in raised.value.hint
         assert mode(base) == 0o700
+        assert not (base / "home").exists()
+
+
+@as_root
+def test_a_root_that_may_not_change_its_user_is_told_so(home: Path) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not to be had here")
+    script = (
+        "import sys; from pathlib import Path; from pipeline.embedded import EmbeddedServer, binaries\n"
+        "from pipeline.errors import EmbeddedServerError\n"
+        "binaries.cache_root = lambda: 1 / 0\n"
+        "try: EmbeddedServer(Path(sys.argv[1])).start()\n"
+        "except EmbeddedServerError as e: print(e.message, e.hint)\n"
+    )
+    argv = ["setpriv", "--bounding-set=-setuid", "--inh-caps=-setuid", sys.executable, "-c", script, home]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "may not become `nobody`" in done.stdout, done
+    assert "ordinary user" in done.stdout
 
 
 @as_root
@@ -304,9 +322,7 @@ def test_a_home_that_an_ordinary_user_may_not_write_is_named() -> None:
             "except EmbeddedServerError as e: print(e.message, e.hint)\n"
         )
         argv = [sys.executable, "-c", script, base / "home"]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
         assert "may not use" in done.stdout, done
         assert str(base / "home") in done.stdout
 
