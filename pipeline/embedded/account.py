@@ -65,8 +65,7 @@ class Account:
             return self.run("/bin/sh", "-c", 'cd "$1"', "sh", directory).returncode == 0
         except OSError as error:
             raise EmbeddedServerError(
-                f"Postgres does not run as root, and this process may not become `{self.name}`: "
-                f"{error.strerror}.",
+                f"Postgres does not run as root, and this process may not become `{self.name}`: {error.strerror}.",
                 hint="Run as an ordinary user, or grant the capabilities SETUID and SETGID.",
             ) from error
 

@@ -56,9 +56,8 @@ def cache_root() -> Path:
 def locate(account: Account) -> Binaries:
     """The programs, at a place where `account` can run them; copies them once if need be."""
     source = _installed()
-    account.reaches(
-        Path("/")
-    )  # says so where the user cannot be changed at all, before a copy is made in vain
+    # Where the user cannot be changed at all, this says so before a copy is made in vain.
+    account.reaches(Path("/"))
     version = _version(source)
     # A one-file build removes what it unpacked when it ends, under a server that still shuts down.
     passing = source.is_relative_to(getattr(sys, "_MEIPASS", os.devnull))

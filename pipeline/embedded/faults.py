@@ -52,9 +52,7 @@ def of_server(log: str, status: int, home: Path, log_path: Path) -> PgreflexErro
         )
     reasons = _FATAL.findall(log) or [line for line in log.splitlines() if line.strip()]
     reason = reasons[-1].strip() if reasons else f"exit status {status}, and nothing in its log"
-    return EmbeddedServerError(
-        f"The embedded Postgres did not start: {reason}", hint=f"Its log is {log_path}."
-    )
+    return EmbeddedServerError(f"The embedded Postgres did not start: {reason}", hint=f"Its log is {log_path}.")
 
 
 def progress(log: str) -> str:
