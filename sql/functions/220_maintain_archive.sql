@@ -39,7 +39,7 @@ begin
                 v_name, v_day, v_day + 1);
             made := made + 1;
         exception when lock_not_available then
-            null;
+            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
         end;
     end loop;
     for v_name in
@@ -51,7 +51,7 @@ begin
             execute format('drop table pipeline.%I', v_name);
             dropped := dropped + 1;
         exception when lock_not_available then
-            null;
+            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
         end;
     end loop;
     delete from pipeline.job_archive_default d where d.finished_at < v_oldest;
