@@ -92,9 +92,7 @@ def test_the_cluster_has_the_promised_settings_whatever_the_environment_says(
         ]
 
 
-def test_the_server_learns_nothing_of_its_owners_environment(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_learns_nothing_of_its_owners_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_SECRET", "hunter2")
     with EmbeddedServer(home, settings=FAST) as server:
         assert "hunter2" not in Path(f"/proc/{server.pid}/environ").read_text()
@@ -189,9 +187,7 @@ def test_a_root_that_may_not_change_its_user_is_told_so(home: Path) -> None:
 
 
 @as_root
-def test_programs_below_a_closed_directory_are_copied_once(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_below_a_closed_directory_are_copied_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with directory(mode=0o700) as closed, directory(mode=0o755) as cache:
         monkeypatch.syspath_prepend(str(put_wheel(closed / "site")))
         monkeypatch.setattr(binaries, "cache_root", lambda: cache / "pgreflex")

@@ -279,9 +279,7 @@ def test_of_two_first_starts_at_once_one_wins_and_one_is_refused(
         server.stop()
 
 
-def test_two_servers_on_one_home_are_refused_with_the_pid(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_servers_on_one_home_are_refused_with_the_pid(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.embedded.cluster.BUSY_PATIENCE", 0.3)
     with EmbeddedServer(home, settings=FAST) as server:
         with pytest.raises(Busy, match=f"pid {server.pid}") as raised:
