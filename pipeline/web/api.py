@@ -65,6 +65,7 @@ class Streams:
         self._fresh = asyncio.Event()  # set when the next frame is there, then replaced by a new one
         self._wanted = asyncio.Event()
         self._closing = asyncio.Event()
+        self._life: asyncio.Timeout | None = None  # what ends `run`
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/api/v1/stream", self.stream)
@@ -75,13 +76,25 @@ class Streams:
         return self._open
 
     def close(self) -> None:
-        """End every stream and the loop, now."""
+        """End every stream and the loop, now: also when the source hangs."""
         self._closing.set()
+        if self._life is not None:
+            self._life.reschedule(asyncio.get_running_loop().time())
         self._wanted.set()
         self._fresh.set()
 
     async def run(self) -> None:
         """Make one frame a second while somebody listens, until `close`."""
+        try:
+            async with asyncio.timeout(None) as self._life:
+                await self._rounds()
+        except TimeoutError:
+            if not self._closing.is_set():
+                raise
+        finally:
+            self._life = None
+
+    async def _rounds(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._closing.is_set():
             await self._wanted.wait()

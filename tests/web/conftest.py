@@ -86,9 +86,7 @@ def busy_status() -> Status:
             watches=(
                 WatchStatus("public.orders", ("id",), timing=True),
                 WatchStatus("public.order_lines", ("order_id", "line"), timing=True),
-                WatchStatus(
-                    "public.stock", ("sku",), timing=False, problem="trigger pipeline_row is disabled"
-                ),
+                WatchStatus("public.stock", ("sku",), timing=False, problem="trigger pipeline_row is disabled"),
             ),
         ),
         cache=CacheStatus(
@@ -108,9 +106,7 @@ def busy_status() -> Status:
         series=(
             SeriesStatus("orders.insert", Quantiles(0.42, 1.9, 6.3, 12_840, 300), errors=0, max_ms=41.0),
             SeriesStatus("orders.update", Quantiles(0.61, 2.4, 9.8, 8_113, 300), errors=3, max_ms=122.0),
-            SeriesStatus(
-                "http GET /orders", Quantiles(8.1, 31.0, 84.0, 31_377, 300), errors=11, max_ms=1_840.0
-            ),
+            SeriesStatus("http GET /orders", Quantiles(8.1, 31.0, 84.0, 31_377, 300), errors=11, max_ms=1_840.0),
         ),
         alerts=(
             AlertStatus(
@@ -122,9 +118,7 @@ def busy_status() -> Status:
                 value=61.2,
                 threshold=50.0,
             ),
-            AlertStatus(
-                "mail-queue-age", "pending", "warning", NOW - 41, "the oldest mail waits", 312.0, 300.0
-            ),
+            AlertStatus("mail-queue-age", "pending", "warning", NOW - 41, "the oldest mail waits", 312.0, 300.0),
         ),
         jobs=JobsStatus(
             queues=(
@@ -173,7 +167,7 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for server, task in begun:
         await server.stop()
-        await task
+        await asyncio.wait_for(task, 0.5)  # also in tests whose source hangs
 
 
 @pytest.fixture

@@ -115,9 +115,7 @@ async def test_an_admin_token_alone_leaves_reading_open_on_loopback(serve: Serve
 async def send_malformed(server: WebServer, token: str) -> None:
     """A token in a header that the HTTP parser itself refuses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(
-        f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\0\r\n\r\n".encode()
-    )
+    writer.write(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\0\r\n\r\n".encode())
     assert b" 400 " in await reader.readline()
     writer.close()
 

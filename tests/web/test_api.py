@@ -46,9 +46,7 @@ async def test_the_status_is_served_whole(http: Client, busy_status: Status) -> 
         assert msgspec.json.decode(await answer.read(), type=Status) == busy_status
 
 
-async def test_what_is_unknown_is_null_and_not_zero(
-    http: Client, source: Source, bare_status: Status
-) -> None:
+async def test_what_is_unknown_is_null_and_not_zero(http: Client, source: Source, bare_status: Status) -> None:
     source.answer = bare_status
     async with http.get("/api/v1/status") as answer:
         body = await answer.json()
@@ -101,9 +99,7 @@ async def test_the_stream_says_how_it_is_to_be_read(http: Client) -> None:
         assert await answer.content.readline() == b"retry: 3000\n"
 
 
-async def test_the_stream_brings_a_status_each_second(
-    http: Client, source: Source, busy_status: Status
-) -> None:
+async def test_the_stream_brings_a_status_each_second(http: Client, source: Source, busy_status: Status) -> None:
     async with http.get("/api/v1/stream") as answer:
         kind, data = await first_event(answer)
         assert (kind, msgspec.json.decode(data, type=Status)) == ("message", busy_status)

@@ -75,9 +75,7 @@ async def test_reasons_are_withheld_from_those_without_a_token(serve: Serve, sou
             assert "db1" in await answer.text()
 
 
-@pytest.mark.parametrize(
-    "path", [*PROBES, "/", "/metrics", "/api/v1/status", "/api/v1/stream", "/static/app.js"]
-)
+@pytest.mark.parametrize("path", [*PROBES, "/", "/metrics", "/api/v1/status", "/api/v1/stream", "/static/app.js"])
 async def test_head_works_everywhere(http: Client, path: str) -> None:
     async with http.head(path) as answer:
         assert answer.status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -101,9 +102,7 @@ async def test_what_is_unknown_is_absent(http: Client, source: Source, bare_stat
     assert quantiles == [(("quantile", "0.5"), ("series", "orders.insert"))]
 
 
-async def test_a_part_that_does_not_run_has_no_metrics(
-    http: Client, source: Source, bare_status: Status
-) -> None:
+async def test_a_part_that_does_not_run_has_no_metrics(http: Client, source: Source, bare_status: Status) -> None:
     source.answer = bare_status
     names = {name for name, _ in await samples(http)}
     assert not {name for name in names if re.search("feed|event|cache|job|queue", name)}
@@ -117,6 +116,13 @@ async def test_names_follow_the_conventions(http: Client) -> None:
         for sample in family.samples:
             assert sample.name.startswith("pgreflex_")
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
+
+
+async def test_every_metric_is_in_the_manual(http: Client) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    for family in await families(http):
+        for sample in family.samples:
+            assert f"`{sample.name.removeprefix('pgreflex_')}`" in manual, sample.name
 
 
 async def test_no_metric_is_told_twice(http: Client) -> None:
@@ -136,7 +142,5 @@ async def test_openmetrics_is_spoken_to_those_who_ask_for_it(http: Client) -> No
 
 async def test_labels_are_escaped(http: Client, source: Source, bare_status: Status) -> None:
     name = 'checkout{region="eu"}\n\\'
-    source.answer = msgspec.structs.replace(
-        bare_status, series=(SeriesStatus(name, Quantiles(p50=1.0, count=1)),)
-    )
+    source.answer = msgspec.structs.replace(bare_status, series=(SeriesStatus(name, Quantiles(p50=1.0, count=1)),))
     assert ("pgreflex_series_samples", (("series", name),)) in await samples(http)

@@ -142,9 +142,7 @@ async def test_a_browser_says_that_it_is_disconnected_and_comes_back(
     assert await tab.evaluate("document.getElementById('banner').hidden")
 
 
-async def test_a_browser_says_so_when_the_figures_cannot_be_had(
-    tab: Tab, serve: Serve, source: Source
-) -> None:
+async def test_a_browser_says_so_when_the_figures_cannot_be_had(tab: Tab, serve: Serve, source: Source) -> None:
     server = await serve(source, status_timeout=0.2)
     await tab.open(server.url)
     await says(tab, "live, as of")

@@ -42,9 +42,7 @@ async def test_nothing_can_be_changed_here(http: Client, method: str, path: str)
         assert "GET" in str((await problem(answer))["hint"])
 
 
-@pytest.mark.parametrize(
-    "failure", [RuntimeError("row (4711, 'secret')"), ConnectionRefusedError("10.0.0.7")]
-)
+@pytest.mark.parametrize("failure", [RuntimeError("row (4711, 'secret')"), ConnectionRefusedError("10.0.0.7")])
 async def test_a_failure_of_ours_is_a_500_that_tells_nothing_of_the_inside(
     http: Client, source: Source, failure: Exception
 ) -> None:

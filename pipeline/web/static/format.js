@@ -3,12 +3,13 @@
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const THIN = "\u202f";
 
-/** A count or a rate: 0, 3.2, 812, 12,840, 4.18 M. */
+/** A count or a rate: 0, 3.2, 812, 12,840, 118 k, 4.18 M. */
 export function number(value) {
   if (value === null || value === undefined) return null;
   const size = Math.abs(value);
   if (size >= 1e9) return (value / 1e9).toFixed(2) + THIN + "G";
   if (size >= 1e6) return (value / 1e6).toFixed(2) + THIN + "M";
+  if (size >= 1e5) return (value / 1e3).toFixed(0) + THIN + "k";
   if (size >= 10 || Number.isInteger(value)) return plain.format(value);
   if (size > 0 && size < 0.05) return value > 0 ? "<0.1" : value.toFixed(2);
   return value.toFixed(1);

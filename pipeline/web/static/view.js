@@ -10,7 +10,7 @@ const byId = (id) => document.getElementById(id);
 const HINTS = {
   alerts: "Nothing is pending or firing.",
   noAlerts: "No alerts are judged in this process.",
-  noSeries: "No timings yet. Try: `select pipeline.record_timing('checkout', 12.5)`",
+  noSeries: "No timings yet. Try: `pgreflex watch public.orders --timing`",
   noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
   noJobs: "The job queue does not run in this process.",
   noWatches: "No table is watched. Try: `pgreflex watch public.orders --keys id`",
@@ -38,7 +38,7 @@ class Tile {
 
   show(texts, note, noteMood = "") {
     texts.forEach((text, index) => figure(this.figures[index].value, text));
-    put(this.note, note);
+    put(this.note, note, note);
     mood(this.note, "note", noteMood);
   }
 }
@@ -158,6 +158,12 @@ function feedNote(feed) {
   return [role + sleep, ""];
 }
 
+/** checkout{region="eu"}: the name, and its labels below. */
+function seriesName(name) {
+  const brace = name.indexOf("{");
+  return brace > 0 && name.endsWith("}") ? { text: name.slice(0, brace), below: name.slice(brace + 1, -1).replaceAll(",", ", ") } : { text: name };
+}
+
 function windowNote(quantiles, what) {
   if (!quantiles) return "no feed in this process";
   if (!quantiles.count) return "no events in the window";
@@ -168,7 +174,7 @@ function windowNote(quantiles, what) {
 function cacheNote(cache) {
   if (!cache) return ["no cache in this process", ""];
   const held = `${number(cache.entries)} entries, ${bytes(cache.bytes)} of ${bytes(cache.max_bytes)}`;
-  if (cache.age_bound_seconds === null) return ["freshness unproved: reads bypass it", "warn"];
+  if (cache.age_bound_seconds === null) return ["freshness unproved, bypassed", "warn"];
   return [held, ""];
 }
 
@@ -177,26 +183,26 @@ function tables(now) {
     alerts: new Table("Alerts that are not inactive", [
       { title: "State", width: 6.6, cell: (a) => ({ text: a.state, shape: ALERT[a.state]?.shape ?? "■", mood: ALERT[a.state]?.mood, below: a.severity }) },
       { title: "Rule", head: true, cell: (a) => ({ text: a.rule, below: a.message }) },
-      { title: "Since", width: 8.6, numeric: true, cell: (a) => ({ text: ago(now() - a.since), title: moment(a.since) }) },
+      { title: "Since", width: 8.3, numeric: true, cell: (a) => ({ text: ago(now() - a.since), title: moment(a.since) }) },
       { title: "Value", width: 4.6, numeric: true, cell: (a) => measure(a.value) },
       { title: "Threshold", width: 5.6, numeric: true, cell: (a) => measure(a.threshold) },
     ], HINTS.alerts),
     series: new Table("Durations by series", [
-      { title: "Series", head: true, cell: (s) => ({ text: s.name, title: windowNote(s.latency, "sample") }) },
-      { title: "Count", width: 5.6, numeric: true, cell: (s) => number(s.latency.count) },
-      { title: "p50", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p50) },
-      { title: "p95", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p95) },
-      { title: "p99", width: 5.4, numeric: true, cell: (s) => milliseconds(s.latency.p99) },
-      { title: "Max", width: 5.4, numeric: true, cell: (s) => milliseconds(s.max_ms) },
-      { title: "Errors", width: 4.2, numeric: true, cell: (s) => ({ text: number(s.errors), mood: s.errors ? "bad" : "quiet" }) },
+      { title: "Series", head: true, cell: (s) => ({ ...seriesName(s.name), title: windowNote(s.latency, "sample") }) },
+      { title: "Count", width: 4.9, numeric: true, cell: (s) => number(s.latency.count) },
+      { title: "p50", width: 5, numeric: true, cell: (s) => milliseconds(s.latency.p50) },
+      { title: "p95", width: 5, numeric: true, cell: (s) => milliseconds(s.latency.p95) },
+      { title: "p99", width: 5, numeric: true, cell: (s) => milliseconds(s.latency.p99) },
+      { title: "Max", width: 5, numeric: true, cell: (s) => milliseconds(s.max_ms) },
+      { title: "Errors", width: 3.6, numeric: true, cell: (s) => ({ text: number(s.errors), mood: s.errors ? "bad" : "quiet" }) },
     ], HINTS.noSeries),
     queues: new Table("Job queues", [
       { title: "Queue", head: true, cell: (q) => q.queue },
       { title: "State", width: 6.6, cell: (q) => (q.paused ? { text: "paused", shape: "‖", mood: "warn" } : { text: "open", shape: "●", mood: "good" }) },
-      { title: "Ready", width: 5.4, numeric: true, cell: (q) => number(q.ready) },
-      { title: "Running", width: 5.4, numeric: true, cell: (q) => number(q.running) },
-      { title: "Delayed", width: 5.4, numeric: true, cell: (q) => number(q.delayed) },
-      { title: "Oldest ready", width: 8, numeric: true, hint: "how long the oldest job that may run has waited",
+      { title: "Ready", width: 4.8, numeric: true, cell: (q) => number(q.ready) },
+      { title: "Running", width: 4.8, numeric: true, cell: (q) => number(q.running) },
+      { title: "Delayed", width: 4.8, numeric: true, cell: (q) => number(q.delayed) },
+      { title: "Oldest ready", width: 7.4, numeric: true, hint: "how long the oldest job that may run has waited",
         cell: (q) => (q.ready === 0 ? { text: "none", mood: "quiet" } : duration(q.oldest_ready_seconds)) },
     ], HINTS.noQueues),
     watches: new Table("Watched tables", [
