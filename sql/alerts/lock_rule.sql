@@ -1,0 +1,12 @@
+-- lock_rule: one rule, for judging; no row when another evaluator is at it, or it was disabled or deleted
+-- $1 bigint: the rule
+-- locks: the rule's row of alert_progress, SKIP LOCKED; whoever holds it judges alone
+select
+    r.id, r.name, r.metric, r.series, extract(epoch from r.over)::int as seconds, r.comparison, r.threshold,
+    r.need, r.keep_firing, r.hold_max, r.min_samples, r.severity, r.message, r.revision,
+    extract(epoch from p.judged_until)::float8 as judged_until,
+    extract(epoch from pipeline.now())::float8 as now
+from pipeline.alert_rule as r
+join pipeline.alert_progress as p on p.rule_id = r.id
+where r.id = $1 and r.enabled
+for update of p skip locked

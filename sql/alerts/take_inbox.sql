@@ -1,0 +1,11 @@
+-- take_inbox: removes and returns the oldest messages of raise_alert and resolve_alert
+-- $1 int: how many at most
+-- locks: the rows
+with taken as (
+    delete from pipeline.alert_inbox
+    where id in (select id from pipeline.alert_inbox order by id limit $1)
+    returning id, at, raised, name, instance, message, severity
+)
+select id, extract(epoch from at)::float8 as at, raised, name, instance, message, severity
+from taken
+order by id

@@ -1,0 +1,385 @@
+"""Alerts in Postgres: rules refused with the reason, raise_alert, judging exactly once, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pipeline.core.alert_rule import Judged
+from pipeline.core.digest import Digest
+from pipeline.core.window import Part
+from pipeline.db.alerts import AlertStore
+from pipeline.db.connection import Database
+from pipeline.db.latency import LatencyStore
+from tests.time_kit import stand_at
+
+NOON = 1_800_000_000
+
+
+async def set_rule(sql: asyncpg.Connection, name: str = "slow", **fields: Any) -> int:
+    fields = {"metric": "latency.p95", "series": "orders.insert", "threshold": 100.0, **fields}
+    named = ", ".join(f"{field} => ${place}" for place, field in enumerate(fields, 2))
+    return int(await sql.fetchval(f"select pipeline.alert_rule_set($1, {named})", name, *fields.values()))
+
+
+async def write(dsn: str, start: int, ms: float, *, series: str = "orders.insert", count: int = 10) -> None:
+    async with Database(dsn) as db:
+        store = LatencyStore(db)
+        await store.flush(store.number([Part(series, start, Digest([ms] * count), errors=count // 2)]))
+
+
+async def judge_all(dsn: str) -> list[Judged]:
+    """Judge as a process does that has just started: a new pool and store."""
+    async with Database(dsn) as db:
+        store = AlertStore(db)
+        judged = await store.take_inbox()
+        judged += await store.end_orphans()
+        for rule in await store.due_rules():
+            judged += await store.judge(rule.id)
+        return judged
+
+
+async def states(sql: asyncpg.Connection) -> list[tuple[str, str, str]]:
+    return [
+        (row["rule"], row["instance"], row["state"]) for row in await sql.fetch("select * from pipeline.alerts()")
+    ]
+
+
+def over(text: str) -> Any:
+    import datetime
+
+    number, unit = text.split()
+    return datetime.timedelta(**{unit: float(number)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"name": ""}, "needs a name"),
+        ({"metric": "latency.p42"}, "there is no metric latency.p42"),
+        ({"metric": None}, "there is no metric"),
+        ({"series": ""}, "names no series"),
+        ({"series": "a%\\"}, "ends in its escape"),
+        ({"over": over("3 seconds")}, "windows of 00:00:03 cannot be had"),
+        ({"over": over("7 seconds")}, "windows of 00:00:07 cannot be had"),
+        ({"over": over("90 seconds")}, "windows of 00:01:30 cannot be had"),
+        ({"over": over("2 days")}, "windows of 2 days cannot be had"),
+        ({"over": None}, "cannot be had"),
+        ({"comparison": "="}, "= is no comparison"),
+        ({"threshold": float("nan")}, "must be a number, not NaN"),
+        ({"threshold": float("inf")}, "must be a number"),
+        ({"threshold": None}, "must be a number"),
+        ({"metric": "latency.error_rate", "threshold": 5.0}, "lies between 0 and 1"),
+        ({"need": 0}, "counts of windows"),
+        ({"keep_firing": None}, "counts of windows"),
+        ({"hold_max": 1_001}, "counts of windows"),
+        ({"min_samples": 0}, "min_samples must be at least 1"),
+        ({"severity": "bad"}, "there is no severity bad"),
+        ({"message": "{series} {vlaue}"}, "unknown placeholder {vlaue}"),
+        ({"message": None}, "unknown placeholder"),
+    ],
+)
+async def test_a_rule_that_cannot_be_meant_is_refused_with_the_reason(
+    fields: dict[str, Any], reason: str, sql: asyncpg.Connection
+) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=reason):
+        await set_rule(sql, **fields)
+    await set_rule(sql, "good")
+    changes = {field: value for field, value in fields.items() if value is None or field != "name"}
+    for field, value in changes.items():
+        if len(fields) == 1:
+            with pytest.raises(asyncpg.InvalidParameterValueError, match=reason):
+                await sql.execute(f"update pipeline.alert_rule set {field} = $1", value)
+
+
+async def test_setting_a_rule_again_changes_it(sql: asyncpg.Connection) -> None:
+    first = await set_rule(sql, threshold=1.0)
+    assert await set_rule(sql, threshold=2.0, severity="critical") == first
+    assert tuple(await sql.fetchrow("select threshold, severity from pipeline.alert_rule")) == (2.0, "critical")
+
+
+async def test_three_bad_windows_fire_and_two_good_ones_resolve(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, over=over("5 seconds"), message="{series} took {value} ms (limit {threshold})")
+    seen = []
+    for window, ms in enumerate([500, 500, 500, 5, 5, 5]):
+        await write(dsn, NOON + 5 * window, ms)
+        await stand_at(sql, NOON + 5 * (window + 1) + 2)
+        changed = await judge_all(dsn)
+        seen.append((await states(sql), [one.change for one in changed if one.change]))
+    pending, firing, resolved = ([("slow", "orders.insert", s)] for s in ("pending", "firing", "resolved"))
+    assert seen == [
+        (pending, []),
+        (pending, []),
+        (firing, ["firing"]),
+        (firing, []),
+        (resolved, ["resolved"]),
+        (resolved, []),
+    ]
+    told = await sql.fetch(
+        "select change, message, extract(epoch from at)::int as at from pipeline.alert_notice order by place"
+    )
+    assert [tuple(row) for row in told] == [
+        ("firing", "orders.insert took 500 ms (limit 100)", NOON + 15),
+        ("resolved", "orders.insert took 5 ms (limit 100)", NOON + 25),
+    ]
+    history = await sql.fetch("select before, after, reason from pipeline.alert_history order by id")
+    assert [tuple(row) for row in history] == [
+        ("inactive", "pending", "latency.p95 500 > 100"),
+        ("pending", "firing", "latency.p95 500 > 100"),
+        ("firing", "resolved", "latency.p95 5 not > 100"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_restart_between_any_two_evaluations_changes_nothing(
+    seed: int, dsn: str, sql: asyncpg.Connection
+) -> None:
+    """One evaluator lives through everything, one judges at random moments, each time started anew."""
+    draw = random.Random(seed)
+    windows = [draw.choice([500, 500, 500, 5, 5, None]) for _ in range(24)]
+    await stand_at(sql, NOON)
+    for name in ("steady", "restarted"):
+        await set_rule(sql, name, over=over("5 seconds"), need=2, hold_max=2)
+    ids = {row["name"]: row["id"] for row in await sql.fetch("select id, name from pipeline.alert_rule")}
+    for window, ms in enumerate(windows):
+        if ms is not None:
+            await write(dsn, NOON + 5 * window, ms)
+        await stand_at(sql, NOON + 5 * (window + 1) + 2)
+        async with Database(dsn) as db:
+            await AlertStore(db).judge(ids["steady"])
+            if draw.random() < 0.4 or window == 23:
+                await AlertStore(db).judge(ids["restarted"])
+                await AlertStore(db).judge(ids["restarted"])
+
+    async def story(name: str) -> list[tuple[Any, ...]]:
+        rows = await sql.fetch(
+            "select at, before, after, episode, value, reason from pipeline.alert_history"
+            " where rule = $1 order by id",
+            name,
+        )
+        return [tuple(row) for row in rows]
+
+    assert await story("steady") == await story("restarted")
+    assert len(await story("steady")) > 2
+
+
+async def test_two_evaluators_judge_every_window_once(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, over=over("5 seconds"), need=1_000)
+    rule = await sql.fetchval("select id from pipeline.alert_rule")
+    for window in range(12):
+        await write(dsn, NOON + 5 * window, 500)
+    await stand_at(sql, NOON + 62)
+    async with Database(dsn, max_size=8) as db:
+        await asyncio.gather(*(AlertStore(db).judge(rule) for _ in range(8)))
+        await AlertStore(db).judge(rule)
+    assert await sql.fetchval("select bad from pipeline.alert_state") == 12
+
+
+async def test_a_minute_is_judged_whether_it_is_rolled_up_or_not(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, metric="latency.count", threshold=0.0, need=1)
+    for second in range(0, 120, 5):
+        await write(dsn, NOON + second, 1.0)
+    await stand_at(sql, NOON + 71)
+    async with Database(dsn) as db:
+        assert await LatencyStore(db).roll_up() == 12
+    await stand_at(sql, NOON + 122)
+    await judge_all(dsn)
+    rows = await sql.fetch("select value from pipeline.alerts()")
+    assert [row["value"] for row in rows] == [120.0]
+    assert await sql.fetchval("select judged_until = to_timestamp($1) from pipeline.alert_progress", NOON + 120)
+
+
+async def test_a_pattern_makes_an_instance_of_each_series(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, series="orders.%", over=over("5 seconds"), need=1)
+    await set_rule(sql, "exact", series="orders_insert", over=over("5 seconds"), need=1)
+    for series, ms in (
+        ("orders.insert", 500),
+        ("orders.update", 400),
+        ("orders.delete", 1),
+        ("users.insert", 900),
+    ):
+        await write(dsn, NOON, ms, series=series)
+    await stand_at(sql, NOON + 7)
+    await judge_all(dsn)
+    assert await states(sql) == [("slow", "orders.insert", "firing"), ("slow", "orders.update", "firing")]
+
+
+async def test_an_edited_rule_resolves_what_its_old_wording_made_and_judges_anew(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, over=over("5 seconds"), need=1)
+    await write(dsn, NOON, 500)
+    await write(dsn, NOON + 5, 500)
+    await stand_at(sql, NOON + 7)
+    await judge_all(dsn)
+    await sql.execute("update pipeline.alert_rule set threshold = 1000")
+    await stand_at(sql, NOON + 12)
+    changed = await judge_all(dsn)
+    assert [(one.change, one.reason) for one in changed] == [("resolved", "rule changed")]
+    await sql.execute("update pipeline.alert_rule set message = 'other words', threshold = 100")
+    await write(dsn, NOON + 10, 500)
+    await stand_at(sql, NOON + 17)
+    await judge_all(dsn)
+    await sql.execute("update pipeline.alert_rule set message = 'still other words'")
+    await write(dsn, NOON + 15, 500)
+    await stand_at(sql, NOON + 22)
+    await judge_all(dsn)
+    [row] = await sql.fetch("select state, message from pipeline.alerts()")
+    assert tuple(row) == ("firing", "still other words")
+    assert await sql.fetchval("select count(*) from pipeline.alert_notice") == 3
+
+
+@pytest.mark.parametrize(
+    "how", ["delete from pipeline.alert_rule", "update pipeline.alert_rule set enabled = false"]
+)
+async def test_a_rule_that_is_gone_resolves_its_alerts(how: str, dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, over=over("5 seconds"), need=1)
+    await write(dsn, NOON, 500)
+    await stand_at(sql, NOON + 7)
+    await judge_all(dsn)
+    await sql.execute(how)
+    [judged] = await judge_all(dsn)
+    assert (judged.change, judged.reason) == ("resolved", "rule deleted or disabled")
+    assert await judge_all(dsn) == []
+
+
+async def test_a_rule_that_is_enabled_again_is_not_judged_on_the_past(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON)
+    await set_rule(sql, over=over("5 seconds"), need=1, enabled=False)
+    await write(dsn, NOON, 500)
+    await stand_at(sql, NOON + 60)
+    await sql.execute("update pipeline.alert_rule set enabled = true")
+    await stand_at(sql, NOON + 67)
+    assert await judge_all(dsn) == []
+
+
+async def test_a_raised_alert_fires_once_and_is_resolved_once(dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("""select pipeline.raise_alert('disk full', 'on /data', 'critical', '{"host": "a"}')""")
+    await sql.execute(
+        """select pipeline.raise_alert('disk full', 'on /data, 99 %', 'critical', '{"host": "a"}')"""
+    )
+    await sql.execute("""select pipeline.raise_alert('disk full', 'on /var', labels => '{"host": "b"}')""")
+    await judge_all(dsn)
+    rows = await sql.fetch("select instance, state, severity, message from pipeline.alerts()")
+    assert [tuple(row) for row in rows] == [
+        ('{host="a"}', "firing", "critical", "on /data, 99 %"),
+        ('{host="b"}', "firing", "warning", "on /var"),
+    ]
+    await sql.execute("""select pipeline.resolve_alert('disk full', '{"host": "a"}')""")
+    await sql.execute("""select pipeline.resolve_alert('disk full', '{"host": "a"}')""")
+    await sql.execute("select pipeline.resolve_alert('never raised')")
+    await judge_all(dsn)
+    told = await sql.fetch("select instance, change from pipeline.alert_notice order by place")
+    assert sorted(map(tuple, told)) == [
+        ('{host="a"}', "firing"),
+        ('{host="a"}', "resolved"),
+        ('{host="b"}', "firing"),
+    ]
+    assert await sql.fetchval("select count(*) from pipeline.alert_inbox") == 0
+
+
+async def test_raising_and_resolving_within_one_batch_tells_both_in_order(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    for _ in range(2):
+        await sql.execute("select pipeline.raise_alert('a', 'x'); select pipeline.resolve_alert('a')")
+    await judge_all(dsn)
+    told = await sql.fetch("select change from pipeline.alert_notice order by place")
+    assert [row["change"] for row in told] == ["firing", "resolved", "firing", "resolved"]
+
+
+async def test_two_evaluators_take_in_what_was_raised_once(dsn: str, sql: asyncpg.Connection) -> None:
+    for i in range(40):
+        await sql.execute("select pipeline.raise_alert($1, 'x')", f"a{i % 10}")
+    await asyncio.gather(*(judge_all(dsn) for _ in range(4)))
+    await judge_all(dsn)
+    assert await sql.fetchval("select count(*) from pipeline.alert_notice") == 10
+
+
+async def test_an_alert_raised_in_a_transaction_that_rolls_back_leaves_nothing(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("select pipeline.raise_alert('a', 'x')")
+    await transaction.rollback()
+    assert await judge_all(dsn) == []
+    for table in ("alert_inbox", "alert_state", "outbox_0", "outbox_1"):
+        assert await sql.fetchval(f"select count(*) from pipeline.{table}") == 0
+
+
+async def test_writers_that_raise_the_same_alert_do_not_wait_for_each_other(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    other = await asyncpg.connect(dsn, server_settings={"lock_timeout": "500"})
+    try:
+        async with sql.transaction():
+            await sql.execute("select pipeline.raise_alert('a', 'x')")
+            await other.execute("select pipeline.raise_alert('a', 'y')")
+            await judge_all(dsn)
+            assert [name for name, _, _ in await states(other)] == ["a"]
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("raise_alert('', 'x')", "needs a name"),
+        ("raise_alert('a', 'x', 'grave')", "there is no severity grave"),
+        ("raise_alert('a', 'x', labels => '[]')", "labels must be a JSON object"),
+        ("resolve_alert(null)", "needs a name"),
+    ],
+)
+async def test_an_alert_that_cannot_be_meant_is_refused(call: str, reason: str, sql: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=reason):
+        await sql.execute(f"select pipeline.{call}")
+
+
+async def test_a_role_with_usage_alone_can_raise_resolve_and_look(dsn: str, sql: asyncpg.Connection) -> None:
+    role = f"app_{random.randrange(10**12)}"
+    await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}")
+    try:
+        await sql.execute(f"set role {role}")
+        await sql.execute("select pipeline.raise_alert('a', 'x'), pipeline.record_timing('a', 1)")
+        await judge_all(dsn)
+        assert await states(sql) == [("a", "", "firing")]
+        await sql.execute("select pipeline.resolve_alert('a')")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await set_rule(sql)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await sql.execute("delete from pipeline.alert_inbox")
+    finally:
+        await sql.execute(f"reset role; drop owned by {role}; drop role {role}")
+
+
+async def test_pruning_keeps_what_was_not_delivered(dsn: str, sql: asyncpg.Connection) -> None:
+    async with Database(dsn) as db:
+        await AlertStore(db).register_sinks(["log"])
+    await sql.execute("select pipeline.raise_alert('a', 'x'); select pipeline.resolve_alert('a')")
+    await judge_all(dsn)
+    now = await sql.fetchval("select extract(epoch from now())::float8")
+    await stand_at(sql, now + 8 * 86_400)
+    async with Database(dsn) as db:
+        store = AlertStore(db)
+        await store.register_sinks(["log"])
+        await store.prune()
+        assert await sql.fetchval("select count(*) from pipeline.alert_state") == 0
+        [first] = await store.claim("log")
+        await store.delivered(first.notice.id, "log")
+        await store.prune()
+        [second] = await store.claim("log")
+        assert (first.notice.change, second.notice.change) == ("firing", "resolved")
+        await store.delivered(second.notice.id, "log")
+        await store.prune()
+    assert await sql.fetchval("select count(*) from pipeline.alert_notice") == 0
