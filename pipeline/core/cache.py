@@ -41,6 +41,9 @@ from pipeline.core.freshness import Freshness
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.store import Entry, Store
 
+NEVER_HEARD = None  # what was stored or begun before the feed spoke first may miss what it said before
+ANY_EPOCH = ""  # just flushed: the next batch may be of any epoch
+
 
 class CacheCore:
     """One process's cache without its waiting. Every `now` is seconds on one monotonic clock.
@@ -56,7 +59,7 @@ class CacheCore:
         self.dropped = 0
         self.refused = 0
         self.flushes = 0
-        self._epoch: str | None = None
+        self._epoch: str | None = NEVER_HEARD
 
     def read(self, key: Hashable, now: float) -> Entry | None:
         """The entry that may be served now, or None."""
@@ -146,7 +149,7 @@ class CacheCore:
         self.fence.generation += 1
 
     def on_batch(self, batch: Batch) -> None:
-        if batch.flush or (self._epoch is not None and batch.epoch != self._epoch):
+        if batch.flush or self._epoch not in (ANY_EPOCH, batch.epoch):
             self.on_flush()
         self._epoch = batch.epoch
         for event in batch.events:
@@ -157,10 +160,13 @@ class CacheCore:
             self.change(tag, event.xid)
 
     def on_position(self, position: Snapshot) -> None:
+        if self._epoch is NEVER_HEARD:
+            self.on_flush()
         self.fence.on_position(position)
         self.freshness.on_position(position)
 
     def on_flush(self) -> None:
+        self._epoch = ANY_EPOCH
         self.flushes += 1
         self.store.clear()
         self.fence.flush()

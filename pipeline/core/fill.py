@@ -163,7 +163,8 @@ class Fence:
     def judge(self, flight: Flight, tags: Iterable[str], snapshot: Snapshot | None) -> Verdict:
         """Whether what the flight read, under `snapshot`, may be stored under `tags`."""
         if flight.generation != self.generation:
-            return Verdict.FLUSHED
+            # the changes before it began are forgotten: a snapshot that may be old can no longer be held to them
+            return Verdict.FLUSHED if snapshot is None else Verdict.OLD
         verdict, folded = Verdict.STORED, self._floor
         for slot in self._remembered(tags):
             if snapshot is None:

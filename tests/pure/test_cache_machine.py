@@ -1,0 +1,462 @@
+"""Whatever the order of writes, deliveries, loads, flushes and probes, the cache keeps its promise.
+
+The last test proves that the machine can tell: with each seeded bug it finds a broken promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from pipeline.core import fill
+from pipeline.core.cache import CacheCore
+from pipeline.core.fill import Fence, Flight, Verdict
+from pipeline.core.freshness import Freshness, Probe
+from pipeline.core.snapshot import Snapshot
+from pipeline.core.store import Store
+from pipeline.core.tags import TagIndex
+from tests.pure.cache_world import ANNOUNCED, CHANGES, LOADERS, STALE, World
+
+picks = st.integers(0, 7)
+changes = st.lists(st.sampled_from(CHANGES), min_size=1, max_size=2)
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Steps of the world in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @rule(changes=changes)
+    def write(self, changes: list[Any]) -> None:
+        self.world.commit(self.world.begin(), changes)
+
+    @rule()
+    def begin(self) -> None:
+        self.world.begin()
+
+    @precondition(lambda self: self.world.open)
+    @rule(changes=changes, pick=picks, aborts=st.sampled_from([False, False, False, True]))
+    def end(self, changes: list[Any], pick: int, aborts: bool) -> None:
+        xid = list(self.world.open)[pick % len(self.world.open)]
+        if aborts:
+            self.world.abort(xid)
+        else:
+            self.world.commit(xid, changes)
+
+    @rule(change=st.sampled_from(CHANGES), key=st.sampled_from(sorted(ANNOUNCED)))
+    def write_and_invalidate(self, change: Any, key: str) -> None:
+        """Somebody writes and says so; a load and somebody else's write follow before the feed tells of
+        either.
+        """
+        self.write([change])
+        name, keys = change
+        self.world.core.change(name if keys is None else f"{name}:{keys[0]}", None)
+        self.load_at_once(key, "own", 0)
+        self.write([change])
+
+    @rule(backwards=st.booleans(), deliver=st.booleans())
+    def pump(self, backwards: bool, deliver: bool) -> None:
+        self.world.pump(backwards=backwards)
+        while deliver and self.world.wire:
+            self.world.deliver()
+
+    @rule()
+    def deliver(self) -> None:
+        self.world.deliver()
+
+    @rule()
+    def deliver_again(self) -> None:
+        self.world.again()
+
+    @rule(epoch=st.booleans())
+    def gap(self, epoch: bool) -> None:
+        self.world.gap(epoch=epoch)
+
+    @rule()
+    def down(self) -> None:
+        self.world.core.on_down()
+
+    @rule()
+    def prove(self) -> None:
+        """A probe and a round of the feed, as they come when all is well."""
+        self.world.answer(self.world.ask())
+        self.world.pump()
+        while self.world.wire:
+            self.world.deliver()
+
+    @rule()
+    def ask(self) -> None:
+        self.world.probes.append(self.world.ask())
+
+    @precondition(lambda self: self.world.probes)
+    @rule()
+    def answer(self) -> None:
+        self.world.answer(self.world.probes.pop(0))
+
+    @rule()
+    def open_session(self) -> None:
+        self.world.sessions.append(self.world.look())
+
+    @rule(key=st.sampled_from(sorted(ANNOUNCED)), kind=st.sampled_from(LOADERS), pick=picks)
+    def request(self, key: str, kind: str, pick: int) -> None:
+        self.world.request(key, kind, self.world.sessions[pick % len(self.world.sessions)])
+
+    @precondition(lambda self: self.world.loads)
+    @rule(pick=picks, lower=st.booleans())
+    def read(self, pick: int, lower: bool) -> None:
+        load = self.world.loads[pick % len(self.world.loads)]
+        if lower:
+            self.world.ask_lower(load)
+        else:
+            self.world.read(load)
+
+    @precondition(lambda self: self.world.loads)
+    @rule(pick=picks)
+    def finish(self, pick: int) -> None:
+        self.world.finish(self.world.loads[pick % len(self.world.loads)])
+
+    @rule(key=st.sampled_from(sorted(ANNOUNCED)), kind=st.sampled_from(LOADERS), pick=picks)
+    def load_at_once(self, key: str, kind: str, pick: int) -> None:
+        count = len(self.world.loads)
+        self.request(key, kind, pick)
+        if len(self.world.loads) > count:
+            self.world.finish(self.world.loads[-1])
+
+    @rule(
+        key=st.sampled_from(sorted(ANNOUNCED)),
+        kind=st.sampled_from(LOADERS),
+        pick=picks,
+        change=st.sampled_from(CHANGES),
+        fate=st.sampled_from(["delivered", "lost", "new epoch", "not yet"]),
+        pause=st.sampled_from([None, 0.0, 1.1]),
+        proved=st.booleans(),
+        ends=st.booleans(),
+    )
+    def race(
+        self,
+        key: str,
+        kind: str,
+        pick: int,
+        change: Any,
+        fate: str,
+        pause: float | None,
+        proved: bool,
+        ends: bool,
+    ) -> None:
+        """A load reads, somebody writes, the change fares somehow, somebody else comes; the load ends
+        some time.
+        """
+        if proved:
+            self.prove()
+        self.request(key, kind, pick)
+        for load in self.world.loads:
+            self.world.read(load)
+        self.write([change])
+        if fate != "not yet":
+            self.world.pump()
+        if fate in ("lost", "new epoch"):
+            self.world.gap(epoch=fate == "new epoch")
+            self.world.pump()
+        while self.world.wire:
+            self.world.deliver()
+        if ends and self.world.loads:
+            self.world.finish(self.world.loads[-1])
+        if pause is not None:
+            self.world.pass_time(pause)
+            self.request(key, kind, pick)
+
+    @rule(
+        key=st.sampled_from(sorted(ANNOUNCED)),
+        kind=st.sampled_from(LOADERS),
+        change=st.sampled_from(CHANGES),
+        deliver=st.booleans(),
+        pause=st.sampled_from([0.0, 1.1]),
+    )
+    def crowd(self, key: str, kind: str, change: Any, deliver: bool, pause: float) -> None:
+        """Several requests for one key, a change between them, and all of them end."""
+        self.prove()
+        self.request(key, kind, 0)
+        for load in self.world.loads:
+            self.world.read(load)
+        self.write([change])
+        if deliver:
+            self.pump(backwards=False, deliver=True)
+        self.world.pass_time(pause)
+        self.request(key, kind, 0)
+        for load in list(self.world.loads):
+            self.world.finish(load)
+
+    @rule(change=st.sampled_from(CHANGES), key=st.sampled_from(sorted(ANNOUNCED)))
+    def slow_writer(self, change: Any, key: str) -> None:
+        """A transaction that runs while others begin and end, a value is stored and the feed goes on."""
+        xid = self.world.begin()
+        self.write([change])
+        self.prove()
+        self.load_at_once(key, "own", 0)
+        self.world.commit(xid, [change])
+        self.world.pass_time(0.1)
+        self.world.answer(self.world.ask())
+
+    @rule(change=st.sampled_from(CHANGES))
+    def slow_probe(self, change: Any) -> None:
+        """An answer, or the position that covers it, comes long after the question."""
+        probe = self.world.ask()
+        self.world.pump()
+        self.write([change])
+        self.world.pass_time(0.6)
+        self.world.answer(probe)
+        while self.world.wire:
+            self.world.deliver()
+
+    @rule(change=st.sampled_from(CHANGES), key=st.sampled_from(sorted(ANNOUNCED)), backwards=st.booleans())
+    def old_session(self, change: Any, key: str, backwards: bool) -> None:
+        """A session whose snapshot lies between two changes that are delivered together, in either order."""
+        self.write([change])
+        self.open_session()
+        self.write([change])
+        self.pump(backwards=backwards, deliver=True)
+        self.load_at_once(key, "session", len(self.world.sessions) - 1)
+
+    @rule(seconds=st.sampled_from([0.1, 0.6, 1.1]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        """Whatever is left in the cache is asked for once more, after time has passed and with a new
+        proof.
+        """
+        world = self.world
+        for load in list(world.loads):
+            world.finish(load)
+            world.check()
+        world.pass_time(STALE + 0.1)
+        self.prove()
+        for key in ANNOUNCED:
+            world.request(key, "unknown", world.sessions[0])
+
+
+def run(examples: int) -> None:
+    run_state_machine_as_test(
+        CacheMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=24,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_no_order_of_events_breaks_the_promise() -> None:
+    run(150)
+
+
+def fence_off(patch: pytest.MonkeyPatch) -> None:
+    """Changes that come while a value is loading are not held against it."""
+    original = Fence.judge
+
+    def judge(self: Fence, flight: Flight, tags: Any, snapshot: Snapshot | None) -> Verdict:
+        verdict = original(self, flight, tags, snapshot)
+        return Verdict.STORED if verdict is Verdict.CHANGED else verdict
+
+    patch.setattr(Fence, "judge", judge)
+
+
+def join_after_detach(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Fence, "detached", lambda self, flight: flight.generation != self.generation)
+
+
+def past_changes_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Only what came during the load counts."""
+    original = Fence.judge
+
+    def judge(self: Fence, flight: Flight, tags: Any, snapshot: Snapshot | None) -> Verdict:
+        verdict = original(self, flight, tags, snapshot)
+        return Verdict.STORED if verdict is Verdict.OLD else verdict
+
+    patch.setattr(Fence, "judge", judge)
+
+
+def stamp_after_read(patch: pytest.MonkeyPatch) -> None:
+    """A load is registered when it ends."""
+    original = CacheCore.finish
+
+    def finish(self: CacheCore, flight: Flight, value: Any, **rest: Any) -> Verdict:
+        self.fence.begin(flight, rest["now"])
+        return original(self, flight, value, **rest)
+
+    patch.setattr(CacheCore, "finish", finish)
+
+
+def probe_stamped_at_answer(patch: pytest.MonkeyPatch) -> None:
+    original = Freshness.answered
+
+    def answered(self: Freshness, t0: float, probe: Probe) -> None:
+        original(self, World.now_of_all, probe)
+
+    patch.setattr(Freshness, "answered", answered)
+
+
+def swallow_own_change(patch: pytest.MonkeyPatch) -> None:
+    """After an invalidation of one's own, the changes of that tag in the next round are taken for its
+    echo.
+    """
+    original = CacheCore.change
+
+    def change(self: Any, tag: str, xid: int | None) -> None:
+        echoes = self.__dict__.setdefault("echoes", {})
+        if xid is None:
+            echoes[tag] = self.fence._round
+        elif echoes.get(tag) == self.fence._round:
+            return
+        original(self, tag, xid)
+
+    patch.setattr(CacheCore, "change", change)
+
+
+def extended_at_receipt(patch: pytest.MonkeyPatch) -> None:
+    original = Freshness._extend
+
+    def extend(self: Freshness) -> None:
+        before = self.valid_until
+        original(self)
+        if self.valid_until != before:
+            self.valid_until = World.now_of_all + self.max_staleness
+
+    patch.setattr(Freshness, "_extend", extend)
+
+
+def extended_before_covered(patch: pytest.MonkeyPatch) -> None:
+    """A position is taken to cover a probe by its xmax alone."""
+    patch.setattr(Snapshot, "covers", lambda self, other: self.xmax >= other.xmax)
+
+
+def running_taken_for_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Snapshot, "sees", lambda self, xid: xid < self.xmax)
+
+
+def flush_keeps_flights(patch: pytest.MonkeyPatch) -> None:
+    original = Fence.flush
+
+    def flush(self: Fence) -> None:
+        generation = self.generation
+        original(self)
+        self.generation = generation
+
+    patch.setattr(Fence, "flush", flush)
+
+
+def flush_forgets_its_floor(patch: pytest.MonkeyPatch) -> None:
+    original = Fence.flush
+
+    def flush(self: Fence) -> None:
+        original(self)
+        self._floor = -1
+        self._rounds, self._positions = [0], [Snapshot(1, 1)]
+
+    patch.setattr(Fence, "flush", flush)
+
+
+def flush_keeps_entries(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, "clear", lambda self: None)
+
+
+def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
+    original = CacheCore.on_batch
+
+    def on_batch(self: CacheCore, batch: Any) -> None:
+        self._epoch = batch.epoch
+        original(self, batch)
+
+    patch.setattr(CacheCore, "on_batch", on_batch)
+
+
+def key_spares_table(patch: pytest.MonkeyPatch) -> None:
+    """A change of one row does not touch what depends on the whole table."""
+    patch.setattr(TagIndex, "touched", lambda self, tag: self._exact.get(tag, set()) | self._below.get(tag, set()))
+
+
+def table_spares_keys(patch: pytest.MonkeyPatch) -> None:
+    """A change of unknown extent does not touch what depends on one row."""
+    original = TagIndex.touched
+
+    def touched(self: TagIndex, tag: str) -> set[Any]:
+        return original(self, tag) - self._below.get(tag, set())
+
+    patch.setattr(TagIndex, "touched", touched)
+
+
+def only_newest_remembered(patch: pytest.MonkeyPatch) -> None:
+    """A slot keeps its last transaction and forgets that there were others."""
+    original = Fence._reaches
+    patch.setattr(fill, "XIDS_KEPT", 1)
+    patch.setattr(Fence, "_reaches", lambda self, snapshot, _round: original(self, snapshot, self._floor))
+
+
+def served_without_proof(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CacheCore, "read", lambda self, key, now: self.store.entries.get(key))
+
+
+def old_load_joined_without_proof(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CacheCore, "may_join", lambda self, flight, now: not self.fence.detached(flight))
+
+
+def late_tags_shared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CacheCore, "may_share", lambda self, flight, verdict, joined: verdict is not Verdict.OLD)
+
+
+def old_reads_shared(patch: pytest.MonkeyPatch) -> None:
+    original = CacheCore.may_share
+
+    def may_share(self: CacheCore, flight: Flight, verdict: Verdict, joined: int) -> bool:
+        return verdict is Verdict.OLD or original(self, flight, verdict, joined)
+
+    patch.setattr(CacheCore, "may_share", may_share)
+
+
+BUGS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    fence_off,
+    join_after_detach,
+    past_changes_ignored,
+    stamp_after_read,
+    probe_stamped_at_answer,
+    swallow_own_change,
+    extended_at_receipt,
+    extended_before_covered,
+    running_taken_for_ended,
+    flush_keeps_flights,
+    flush_forgets_its_floor,
+    flush_keeps_entries,
+    epoch_ignored,
+    key_spares_table,
+    table_spares_keys,
+    only_newest_remembered,
+    served_without_proof,
+    old_load_joined_without_proof,
+    late_tags_shared,
+    old_reads_shared,
+]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_the_machine_finds_each_seeded_bug(
+    bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug(monkeypatch)
+    with pytest.raises(AssertionError, match="misses transaction"):
+        run(800)
