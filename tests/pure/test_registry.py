@@ -78,13 +78,13 @@ def test_a_function_without_a_job_is_refused(registry: Registry) -> None:
 
 
 def test_two_tasks_of_the_same_name_are_refused(registry: Registry) -> None:
-    with filling(registry), pytest.raises(TaskError, match=r"two tasks are named t: .*\.py:\d+ and .*\.py:\d+"):
+    def one(job: Job) -> None: ...
 
-        @task("t")
-        def one(job: Job) -> None: ...
+    def two(job: Job) -> None: ...
 
-        @task("t")
-        def two(job: Job) -> None: ...
+    registry.add_task(one, name="t")
+    with pytest.raises(TaskError, match=r"two tasks are named t: .*\.py:\d+ and .*\.py:\d+"):
+        registry.add_task(two, name="t")
 
 
 def test_a_consumer_is_registered_with_its_table_and_ops(registry: Registry) -> None:
