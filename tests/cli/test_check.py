@@ -91,9 +91,7 @@ def test_a_good_server_is_ok_in_every_respect() -> None:
         ({"statements_installed": False}, "pg_stat_statements", "ok", "not installed"),
     ],
 )
-def test_each_fact_of_a_server_is_judged(
-    server: dict[str, Any], subject: str, level: str, words: str
-) -> None:
+def test_each_fact_of_a_server_is_judged(server: dict[str, Any], subject: str, level: str, words: str) -> None:
     found = judged(**server)[subject]
     assert (found.level, words in found.detail) == (level, True), found
     assert level == "ok" or found.hint
@@ -230,9 +228,7 @@ async def test_a_module_that_cannot_be_imported_is_a_problem(cli: Cli, dsn: str)
 
 
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.2", False), ("::1", False)])
-async def test_an_open_address_without_a_token_is_a_warning(
-    cli: Cli, dsn: str, host: str, warned: bool
-) -> None:
+async def test_an_open_address_without_a_token_is_a_warning(cli: Cli, dsn: str, host: str, warned: bool) -> None:
     _, found = await checked(cli, "-d", dsn, PGREFLEX_HTTP_HOST=host)
     assert ("http" in found) is warned
     _, found = await checked(cli, "-d", dsn, PGREFLEX_HTTP_HOST=host, PGREFLEX_HTTP_VIEWER_TOKEN="x")
@@ -287,8 +283,8 @@ async def test_a_standby(cli: Cli, standby: EmbeddedServer) -> None:
     result = await cli("migrate", "-d", standby.dsn)
     assert_explained(result, 1, "server-not-suitable", "standby", "target_session_attrs=read-write")
     status, found = await checked(cli, "-d", standby.dsn)
-    assert (status, found["writes"]["level"]) == (1, "problem")
     assert "standby" in found["writes"]["detail"]
+    assert (status, [one for one in found if found[one]["level"] == "problem"]) == (1, ["writes"])
 
 
 async def test_a_database_that_does_not_exist_on_a_strict_server(cli: Cli, strict: EmbeddedServer) -> None:

@@ -37,9 +37,7 @@ def free_port() -> int:
 async def test_no_server_tells_the_address_that_was_tried_and_who_named_it(cli: Cli) -> None:
     dsn = f"postgresql://app:s%40cret@127.0.0.1:{free_port()}/shop"
     result = await cli("migrate", PGREFLEX_DSN=dsn)
-    assert_explained(
-        result, 69, "database-unavailable", "refused", "app:********@127.0.0.1", "(env PGREFLEX_DSN)"
-    )
+    assert_explained(result, 69, "database-unavailable", "refused", "app:********@127.0.0.1", "(env PGREFLEX_DSN)")
     assert "s%40cret" not in result.err
 
 
@@ -134,16 +132,12 @@ async def test_a_module_that_fails_names_the_line(cli: Cli, tmp_path: Path) -> N
 
 async def test_a_module_that_is_not_python_names_the_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "unpython.py").write_text("x = 1\ndef\n")
-    assert_explained(
-        await cli("run", "--import", "unpython"), 1, "task", "SyntaxError", "unpython.py, line 2"
-    )
+    assert_explained(await cli("run", "--import", "unpython"), 1, "task", "SyntaxError", "unpython.py, line 2")
 
 
 async def test_a_module_that_misses_another_names_that_one(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "needy.py").write_text("import not_installed_here\n")
-    assert_explained(
-        await cli("run", "--import", "needy"), 1, "task", "'not_installed_here'", "needy.py, line 1"
-    )
+    assert_explained(await cli("run", "--import", "needy"), 1, "task", "'not_installed_here'", "needy.py, line 1")
 
 
 async def test_an_unknown_verb_names_the_nearest(cli: Cli) -> None:
@@ -194,9 +188,10 @@ async def test_ctrl_c_cleans_up_and_ends_with_130(process: Process) -> None:
     assert (command.returncode, out, err) == (130, b"cleaned up\n", b"\n")  # the line that ^C stands on
 
 
-async def test_a_reader_that_goes_away_is_no_error(process: Process) -> None:
+@pytest.mark.parametrize("args", [["version"], ["version", "--json"], ["--help"]])
+async def test_a_reader_that_goes_away_is_no_error(process: Process, args: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = await process("version", stdout=writer)
+    command = await process(*args, stdout=writer)
     os.close(writer)
     assert await command.communicate() == (None, b"")

@@ -161,9 +161,7 @@ async def test_watch_watched_and_unwatch(cli: Cli, dsn: str, sql: asyncpg.Connec
     assert (again.status, again.out, again.err) == (0, "", f"{name} was not watched.\n")
 
 
-async def test_emit_sends_its_argument_or_what_stdin_holds(
-    cli: Cli, dsn: str, sql: asyncpg.Connection
-) -> None:
+async def test_emit_sends_its_argument_or_what_stdin_holds(cli: Cli, dsn: str, sql: asyncpg.Connection) -> None:
     await cli("emit", "prices", "hello", "-d", dsn)
     await cli("emit", "prices", "-", "-d", dsn, stdin="a\nb\n")
     result = await cli("emit", "prices", "-d", dsn)
@@ -218,9 +216,7 @@ async def test_status_shows_its_token_and_asks_for_one(cli: Cli, daemon: Daemon)
 
 async def test_something_else_that_listens_is_not_taken_for_a_daemon(cli: Cli, daemon: Daemon) -> None:
     daemon.answers["/api/v1/status"] = (200, b"<html>")
-    assert_explained(
-        await cli("status", **at(daemon)), 1, "daemon-unreachable", "not the status of a pgreflex"
-    )
+    assert_explained(await cli("status", **at(daemon)), 1, "daemon-unreachable", "not the status of a pgreflex")
     daemon.answers["/api/v1/status"] = (404, b"")
     assert_explained(await cli("status", **at(daemon)), 1, "daemon-unreachable", "answered 404")
 
