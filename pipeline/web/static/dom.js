@@ -48,7 +48,7 @@ export function prose(text) {
 /**
  * A table that keeps its rows, so that focus, selection and scrolling survive each change.
  *
- * columns: [{title, hint, width (em; the one without takes the rest), numeric, head, cell(row) -> text | null | {text, title, mood, shape, below}}]
+ * columns: [{title, hint, width (em; the one without takes the rest), wrap, numeric, head, cell(row) -> text | null | {text, title, mood, shape, below}}]
  * Roles are given outright: the narrow layout changes `display`, which takes the implied ones away.
  */
 export class Table {
@@ -57,7 +57,7 @@ export class Table {
     this.rows = new Map();
     this.body = h("tbody", { role: "rowgroup" });
     const heads = columns.map((column) =>
-      h("th", { scope: "col", role: "columnheader", class: column.numeric ? "number" : null, title: column.hint }, column.title));
+      h("th", { scope: "col", role: "columnheader", class: column.numeric ? "number" : column.wrap ? "wrap" : null, title: column.hint }, column.title));
     this.table = h("table", { role: "table" },
       h("caption", { class: "unseen" }, caption),
       h("colgroup", {}, ...columns.map(sized)),
@@ -92,7 +92,7 @@ export class Table {
     const cells = this.columns.map((column) => {
       const value = h("span", { class: "value" });
       const below = h("span", { class: "below", hidden: true });
-      const attributes = { class: column.numeric ? "number" : null, "data-label": column.title };
+      const attributes = { class: column.numeric ? "number" : column.wrap ? "wrap" : null, "data-label": column.title };
       const holder = column.head
         ? h("th", { scope: "row", role: "rowheader", ...attributes }, value, below)
         : h("td", { role: "cell", ...attributes }, value, below);

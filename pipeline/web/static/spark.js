@@ -44,10 +44,10 @@ export class Spark {
     this.line.setAttribute("d", runs.map((run) => "M" + run.map(([at, value]) => `${x(at)} ${y(value)}`).join("L") + (run.length === 1 ? "h1" : "")).join(""));
     this.area.setAttribute("d", runs.filter((run) => run.length > 1).map((run) =>
       `M${x(run[0][0])} ${HEIGHT}L` + run.map(([at, value]) => `${x(at)} ${y(value)}`).join("L") + `L${x(run.at(-1)[0])} ${HEIGHT}Z`).join(""));
-    const text = known.length ? `2 min: ${this.format(least)} to ${this.format(most)}` : "2 min: unknown";
+    const text = known.length ? `2 min range: ${this.format(least)} to ${this.format(most)}` : "2 min range: unknown";
     if (this.scale.textContent !== text) {
       this.scale.textContent = text;
-      this.svg.setAttribute("aria-label", `${this.name}, last ${text}`);
+      this.svg.setAttribute("aria-label", `${this.name}, ${text}`);
     }
   }
 

@@ -208,7 +208,7 @@ function tables(now) {
     watches: new Table("Watched tables", [
       { title: "Table", head: true, cell: (w) => ({ text: w.table, below: w.problem, belowMood: "bad" }) },
       { title: "State", width: 7.4, cell: (w) => (w.problem ? { text: "problem", shape: "▲", mood: "bad" } : { text: "ok", shape: "●", mood: "good" }) },
-      { title: "Keys", width: 11, cell: (w) => ({ text: w.keys.join(", ") || "whole table", title: w.keys.join(", ") || null }) },
+      { title: "Keys", width: 10, wrap: true, cell: (w) => w.keys.join(", ") || "whole table" },
       { title: "Timing", width: 4.6, cell: (w) => ({ text: w.timing ? "on" : "off", mood: w.timing ? "" : "quiet" }) },
     ], HINTS.noWatches),
     services: new Table("Services of this process", [
