@@ -36,6 +36,7 @@ from pipeline.core.mask import MASK, mask_text, mask_url
 from pipeline.errors import ConfigError
 
 Secret = Annotated[SecretStr, Field(min_length=1)]
+Token = Annotated[SecretStr, Field(min_length=16)]  # a shorter one can be guessed over the network
 Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 _ADDRESSES = ("dsn", "listen_dsn")
 DEFAULT_CONCURRENCY = 10
@@ -68,10 +69,13 @@ class Http(Section):
         default="127.0.0.1", min_length=1, description="Address that the status page and the API listen on."
     )
     port: int = Field(default=8787, ge=0, le=65535, description="Their port; 0 takes any free one.")
-    viewer_token: Secret | None = Field(
-        default=None, description="Token that may read. Needed once `http.host` is not a loopback address."
+    viewer_token: Token | None = Field(
+        default=None,
+        description="Token that may read, of 16 characters at least. Needed off loopback addresses.",
     )
-    admin_token: Secret | None = Field(default=None, description="Token that may also change state.")
+    admin_token: Token | None = Field(
+        default=None, description="Token that may also change state, of 16 characters at least."
+    )
 
 
 class Jobs(Section):
@@ -286,7 +290,9 @@ def _problems(error: ValidationError, given: Mapping[str, Given]) -> list[str]:
         one = given.get(key)
         where = f" ({one.source})" if one else ""
         got = "" if one is None or is_secret(key) else f", not {sources.quoted(one.value)}"
-        lines.append(f"{key}{where} should be {_wanted(detail)}{got}")
+        length = detail.get("ctx", {}).get("min_length", 1)
+        wanted = _wanted(detail) if length == 1 else f"at least {length} characters long"
+        lines.append(f"{key}{where} should be {wanted}{got}")
     return lines
 
 

@@ -44,13 +44,13 @@ def _own(config: Config) -> list[Finding]:
             found.append(Finding("ok", "imports", ", ".join(config.imports)))
         except TaskError as error:
             found.append(Finding("problem", "imports", error.message, error.hint))
-    if not _is_loopback(config.http.host) and not (config.http.viewer_token or config.http.admin_token):
+    if not _is_loopback(config.http.host) and config.http.viewer_token is None:
         found.append(
             Finding(
-                "warning",
+                "problem",
                 "http",
-                f"{config.http.host} is not a loopback address and no token is set: nobody may read",
-                "Set http.viewer_token, for example to the output of `openssl rand -hex 24`.",
+                f"{config.http.host} is not a loopback address and no viewer token is set",
+                "Set http.viewer_token, for example to the output of `openssl rand -hex 32`.",
             )
         )
     return found

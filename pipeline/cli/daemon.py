@@ -28,9 +28,7 @@ def status(session: Session) -> None:
     settings = session.load().config.http
     code, body = ask(settings, "/api/v1/status")
     if code != 200:
-        raise DaemonUnreachable(
-            f"{_at(settings)} answered {code}", hint="Is it a pgreflex that listens there?"
-        )
+        raise DaemonUnreachable(f"{_at(settings)} answered {code}", hint="Is it a pgreflex that listens there?")
     try:
         told = msgspec.json.decode(body, type=Status)
     except msgspec.DecodeError:
@@ -91,9 +89,7 @@ def lines(told: Status) -> list[str]:
     text = [f"pgreflex {told.version}  {told.process}  {state}  since {began}"]
     for service in told.services:
         restarts = f"  {service.restarts} restarts" if service.restarts else ""
-        text.append(
-            f"  {'ok ' if service.ok else 'BAD'} {service.name:16} {service.detail}{restarts}".rstrip()
-        )
+        text.append(f"  {'ok ' if service.ok else 'BAD'} {service.name:16} {service.detail}{restarts}".rstrip())
     if (feed := told.feed) is not None:
         state = "connected" if feed.connected else "not connected"
         text.append(f"feed    {state}, {feed.events_total} events, {len(feed.watches)} tables watched")
@@ -107,9 +103,7 @@ def lines(told: Status) -> list[str]:
         for queue in jobs.queues:
             counts = f"{queue.ready} ready, {queue.delayed} delayed, {queue.running} running"
             text.append(f"        {queue.queue}: {counts}{', paused' if queue.paused else ''}")
-    text += [
-        f"alert   {alert.rule} {alert.state} ({alert.severity}): {alert.message}" for alert in told.alerts
-    ]
+    text += [f"alert   {alert.rule} {alert.state} ({alert.severity}): {alert.message}" for alert in told.alerts]
     return text
 
 

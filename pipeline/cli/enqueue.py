@@ -31,9 +31,7 @@ def _seconds(_context: click.Context, _param: click.Parameter, value: str | None
 @click.option("--in", "delay", callback=_seconds, metavar="TIME", help="Not before: 90s, 5m, 1h30m, 2d.")
 @click.option("--priority", type=int, default=0, metavar="N", help="The lower number runs first; default: 0.")
 @pass_session
-def enqueue(
-    session: Session, task: str, args: str, *, queue: str, delay: float | None, priority: int
-) -> None:
+def enqueue(session: Session, task: str, args: str, *, queue: str, delay: float | None, priority: int) -> None:
     """Add a job for TASK; JSON holds its named arguments. Prints the job's id.
 
     Example: pgreflex enqueue shop.send_receipt '{"order_id": 42}' --in 5m
@@ -55,9 +53,7 @@ def _check_object(args: str) -> None:
     try:
         value = msgspec.json.decode(args)
     except msgspec.DecodeError as error:
-        raise click.UsageError(
-            f"the arguments are not JSON: {error}", ctx=click.get_current_context()
-        ) from None
+        raise click.UsageError(f"the arguments are not JSON: {error}", ctx=click.get_current_context()) from None
     if not isinstance(value, dict):
         raise click.UsageError(
             "the arguments must be a JSON object, such as '{\"order_id\": 42}'",

@@ -51,9 +51,7 @@ class Program(click.Group):
         extra.pop("standalone_mode", None)
         sys.exit(self._ended(session, args, prog_name or "pgreflex", extra))
 
-    def _ended(
-        self, session: Session, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]
-    ) -> int:
+    def _ended(self, session: Session, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> int:
         try:
             status = super().main(args, prog_name, standalone_mode=False, obj=session, **extra)
             sys.stdout.flush()

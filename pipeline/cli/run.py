@@ -10,9 +10,7 @@ from pipeline.modules import load_modules
 
 
 @click.command(cls=Verb, short_help="Run the daemon.")
-@click.option(
-    "--import", "modules", metavar="MODULE", multiple=True, help="Python module with tasks; repeatable."
-)
+@click.option("--import", "modules", metavar="MODULE", multiple=True, help="Python module with tasks; repeatable.")
 @click.option("--queues", metavar="NAME:N,..", help="Queues to work on, and how many jobs at a time.")
 @click.option("--host", metavar="ADDRESS", help="Address of the status page.")
 @click.option("--port", type=int, metavar="PORT", help="Port of the status page.")

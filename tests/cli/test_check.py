@@ -140,7 +140,10 @@ async def test_a_migrated_database_has_no_problem(cli: Cli, dsn: str) -> None:
 
 
 async def test_every_setting_is_shown_with_its_source_and_no_secret(cli: Cli, dsn: str) -> None:
-    env = {"PGREFLEX_HTTP_ADMIN_TOKEN": "hunter2", "PGREFLEX_DSN": as_role(dsn, "postgres", "hunter2")}
+    env = {
+        "PGREFLEX_HTTP_ADMIN_TOKEN": "hunter2 and so on",
+        "PGREFLEX_DSN": as_role(dsn, "postgres", "hunter2"),
+    }
     for args in (["check"], ["check", "--json"]):
         result = await cli(*args, **env)
         assert "hunter2" not in result.out + result.err
@@ -227,11 +230,11 @@ async def test_a_module_that_cannot_be_imported_is_a_problem(cli: Cli, dsn: str)
     assert (status, found["imports"]["level"]) == (1, "problem")
 
 
-@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.2", False), ("::1", False)])
-async def test_an_open_address_without_a_token_is_a_warning(cli: Cli, dsn: str, host: str, warned: bool) -> None:
+@pytest.mark.parametrize(("host", "refused"), [("0.0.0.0", True), ("127.0.0.2", False), ("::1", False)])
+async def test_an_open_address_without_a_token_is_a_problem(cli: Cli, dsn: str, host: str, refused: bool) -> None:
     _, found = await checked(cli, "-d", dsn, PGREFLEX_HTTP_HOST=host)
-    assert ("http" in found) is warned
-    _, found = await checked(cli, "-d", dsn, PGREFLEX_HTTP_HOST=host, PGREFLEX_HTTP_VIEWER_TOKEN="x")
+    assert (found.get("http", {}).get("level") == "problem") is refused
+    _, found = await checked(cli, "-d", dsn, PGREFLEX_HTTP_HOST=host, PGREFLEX_HTTP_VIEWER_TOKEN="x" * 16)
     assert "http" not in found
 
 

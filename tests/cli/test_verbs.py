@@ -208,10 +208,10 @@ async def test_status_tells_what_the_daemon_does(cli: Cli, daemon: Daemon) -> No
 
 
 async def test_status_shows_its_token_and_asks_for_one(cli: Cli, daemon: Daemon) -> None:
-    daemon.token = "sesame"
+    daemon.token = token = "open sesame, now"
     assert_explained(await cli("status", **at(daemon)), 1, "permission-missing", "PGREFLEX_HTTP_VIEWER_TOKEN")
-    assert (await cli("status", PGREFLEX_HTTP_VIEWER_TOKEN="sesame", **at(daemon))).status == 0
-    assert (await cli("status", PGREFLEX_HTTP_ADMIN_TOKEN="sesame", **at(daemon))).status == 0
+    assert (await cli("status", PGREFLEX_HTTP_VIEWER_TOKEN=token, **at(daemon))).status == 0
+    assert (await cli("status", PGREFLEX_HTTP_ADMIN_TOKEN=token, **at(daemon))).status == 0
 
 
 async def test_something_else_that_listens_is_not_taken_for_a_daemon(cli: Cli, daemon: Daemon) -> None:

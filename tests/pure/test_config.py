@@ -92,10 +92,10 @@ def test_no_two_settings_share_a_variable() -> None:
 
 
 def test_a_secret_is_read_from_a_file_without_its_newline(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("open sesame\n")
+    (tmp_path / "token").write_text("open sesame, now\n")
     loaded = given(tmp_path, PGREFLEX_HTTP_ADMIN_TOKEN_FILE=str(tmp_path / "token"))
     assert loaded.config.http.admin_token is not None
-    assert loaded.config.http.admin_token.get_secret_value() == "open sesame"
+    assert loaded.config.http.admin_token.get_secret_value() == "open sesame, now"
     assert shown(loaded)["http.admin_token"] == (
         "********",
         f"file {tmp_path}/token (env PGREFLEX_HTTP_ADMIN_TOKEN_FILE)",
@@ -141,9 +141,7 @@ def test_variables_that_kubernetes_makes_for_a_service_are_left_alone(tmp_path: 
         ("a = 1\nb = 2\n", "pgreflex.toml:2: there is no setting b"),
     ],
 )
-def test_a_key_that_does_not_exist_names_its_line_and_the_nearest(
-    tmp_path: Path, toml: str, told: str
-) -> None:
+def test_a_key_that_does_not_exist_names_its_line_and_the_nearest(tmp_path: Path, toml: str, told: str) -> None:
     assert told in refused(tmp_path, toml)
 
 
@@ -163,6 +161,11 @@ def test_a_value_of_the_wrong_kind_names_key_source_and_what_was_expected(
     tmp_path: Path, toml: str, told: str
 ) -> None:
     assert told.format(tmp_path) in refused(tmp_path, toml.replace("{{}}", "{}"))
+
+
+def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    told = refused(tmp_path, PGREFLEX_HTTP_VIEWER_TOKEN="fifteen letters")
+    assert told == "http.viewer_token (env PGREFLEX_HTTP_VIEWER_TOKEN) should be at least 16 characters long"
 
 
 def test_a_secret_of_the_wrong_kind_is_not_repeated(tmp_path: Path) -> None:
@@ -219,7 +222,7 @@ def test_no_password_of_an_address_is_ever_shown(tmp_path: Path, dsn: str) -> No
 def test_tokens_and_webhooks_are_never_shown(tmp_path: Path) -> None:
     loaded = given(
         tmp_path,
-        PGREFLEX_HTTP_ADMIN_TOKEN="hunter2",
+        PGREFLEX_HTTP_ADMIN_TOKEN="hunter2 and so on",
         PGREFLEX_ALERTS_WEBHOOK_URL="https://user:hunter2@hooks.example.com/T0/hunter2?k=hunter2",
         PGREFLEX_ALERTS_WEBHOOK_SECRET="hunter2",
     )
