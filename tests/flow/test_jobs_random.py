@@ -68,9 +68,11 @@ async def work(store: JobStore, rng: Random, run: Run, late: set[asyncio.Task[No
             run.counts["abandoned"] += len(jobs)
             await store.retire(worker)
             worker = await store.register("w", ["default"])
-        elif fate < 0.05:  # it is thought dead, and reports late
-            late.add(asyncio.create_task(report_late(store, worker, jobs, rng.random() * 2, run)))
+        elif fate < 0.08:  # it is thought dead, and reports late
             await store.retire(worker)
+            after = rng.choice((0, 0, rng.random() * 2))  # 0: in the same moment as its rescue
+            late.add(asyncio.create_task(report_late(store, worker, jobs, after, run)))
+            run.counts["rescued"] += (await store.rescue(DEAD_SECONDS))[0]
             worker = await store.register("w", ["default"])
         else:
             await report(store, worker, jobs, rng, run)
@@ -97,7 +99,8 @@ async def report(store: JobStore, worker: int, jobs: list[Job], rng: Random, run
 
 
 async def report_late(store: JobStore, worker: int, jobs: list[Job], after: float, run: Run) -> None:
-    await asyncio.sleep(after)
+    if after:
+        await asyncio.sleep(after)
     written = await store.write(worker, finished(jobs), leases(jobs))
     run.counts.update(late_finished=written.finished, late_refused=written.refused)
 
