@@ -6,6 +6,7 @@ verb cannot do through pipeline.db comes in as Programs.
 
 from __future__ import annotations
 
-from pipeline.cli.program import Programs, build
+from pipeline.cli.program import build
+from pipeline.cli.session import Programs
 
 __all__ = ["Programs", "build"]
