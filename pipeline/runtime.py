@@ -73,15 +73,24 @@ class ServiceState(msgspec.Struct):
 class Supervisor:
     """Runs services until told to stop; restarts those that fail.
 
-    drain_timeout: seconds that the services together may take to finish on shutdown.
+    drain_timeout: seconds that the services together may take to finish on shutdown. fatal: errors that, at the
+    very first start of a service, end `run` instead: nothing would change by trying again.
     """
 
-    def __init__(self, services: Sequence[Service], *, drain_timeout: float = 20.0) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        *,
+        drain_timeout: float = 20.0,
+        fatal: tuple[type[PgreflexError], ...] = (),
+    ) -> None:
         self.states = {service.name: ServiceState(service) for service in services}
         if len(self.states) != len(services):
             raise ValueError("two services have the same name")
         self.drain_timeout = drain_timeout
         self.draining = False
+        self._fatal = fatal
+        self._failure: PgreflexError | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
 
@@ -101,6 +110,8 @@ class Supervisor:
             await self._stopping.wait()
         finally:
             await self.stop()
+        if self._failure is not None:
+            raise self._failure
 
     async def stop(self) -> None:
         """Drain: stop the services in reverse order, then cancel what is left."""
@@ -139,6 +150,11 @@ class Supervisor:
                 await state.service.start()
                 state.running, state.since, state.last_error = True, time.time(), ""
                 await state.service.run()
+            except self._fatal as error:
+                if not state.since:
+                    self._failure = error
+                    self.shutdown()
+                state.last_error = describe(error)
             except Exception as error:  # any failure of a service means: start it again
                 state.last_error = describe(error)
                 if not self._stopping.is_set():

@@ -142,6 +142,12 @@ class Database:
         return self._pool
 
 
+async def describe_server(database: Database) -> str:
+    """The database's name and the server's version, for a person."""
+    row = await database.fetchrow("admin/server")
+    return "unknown" if row is None else f"{row['database']} on Postgres {row['version']}"
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's errors into ours."""

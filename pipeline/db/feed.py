@@ -113,7 +113,7 @@ class LeaderSession(Session):
     """What the leader sends: reading the outbox, broadcasting, turning it. Also hears the bell."""
 
     purpose = "lead"
-    settings = {**_HOLDS_LOCKS, **_READS_OUTBOX}
+    settings: ClassVar[dict[str, str]] = {**_HOLDS_LOCKS, **_READS_OUTBOX}
 
     async def open_and_listen(self, rung: Callable[[], None]) -> None:
         """Connect and call `rung` whenever a writer rings."""

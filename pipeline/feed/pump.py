@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
+import msgspec
 import structlog
 
 from pipeline.core.events import Batch, encode, notice, pack
-from pipeline.core.recent import Rate, Recent
 from pipeline.core.snapshot import BEGINNING, Snapshot
 from pipeline.core.status import WatchStatus
 from pipeline.db.connection import Database
@@ -36,9 +37,17 @@ ROTATE_SECONDS = 1.0
 TURN_BYTES = 16 * 1024 * 1024  # the outbox is turned at this size
 TURN_SECONDS = 60.0  # or at this age
 READ_LIMIT = 5_000  # events a read; with a backlog a round takes several
+MOST_SENT = 500  # batches whose delivery can still be measured
 LONGEST_POSITION = 4_000  # characters; hundreds of writers at once make a position too long to send
 
 log = structlog.get_logger("pgreflex.pump")
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """When the events of a batch were read, by this process's monotonic clock, and how old each was then."""
+
+    at: float
+    ages_ms: Sequence[float]
 
 
 class Pump:
@@ -58,8 +67,7 @@ class Pump:
         self.flushes_total = 0
         self.backlog: tuple[int, bool] | None = None
         self.watches: tuple[WatchStatus, ...] = ()
-        self.delivery = Recent()
-        self.rate = Rate()
+        self.sent: dict[int, Sent] = {}
         self._two_phase = two_phase
         self._stopping = asyncio.Event()
         self._epoch = ""
@@ -163,12 +171,19 @@ class Pump:
             return
         read_at = time.monotonic()
         at = None if position is None else sendable(position)
-        await self._send(pack(reading.events, epoch=self._epoch, after=self.seq, position=at), position)
-        now = time.monotonic()
-        self.rate.add(len(reading.events), now)
+        batches = pack(reading.events, epoch=self._epoch, after=self.seq, position=at)
+        self._note_sent(batches, reading.ages_ms, read_at)
+        await self._send(batches, position)
         self.events_total += len(reading.events)
-        for age in reading.ages_ms:
-            self.delivery.add(age + (now - read_at) * 1000, now)
+
+    def _note_sent(self, batches: list[Batch], ages_ms: Sequence[float], read_at: float) -> None:
+        start = 0
+        for batch in batches:
+            end = start + len(batch.events)
+            self.sent[batch.seq] = Sent(read_at, ages_ms[start:end])
+            start = end
+        while len(self.sent) > MOST_SENT:
+            del self.sent[next(iter(self.sent))]
 
     async def _send(self, batches: list[Batch], position: Snapshot | None) -> None:
         encoded = [encode(batch) for batch in batches]

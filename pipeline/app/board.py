@@ -1,0 +1,122 @@
+"""Small listeners of the feed that join the parts of one process.
+
+Owns: what the daemon learns from the feed for its own use. Knows nothing of how the feed works.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import structlog
+
+from handlers.jobs import JobWorker
+from pipeline.core.events import Batch
+from pipeline.core.recent import Recent
+from pipeline.core.snapshot import Snapshot
+from pipeline.core.status import CacheStatus
+from pipeline.feed.pump import Pump
+
+CACHE_CHANNEL = "pipeline.cache"  # on which processes tell how their caches do
+JOBS_CHANNEL = "pipeline.jobs"
+REPORT_SECONDS = 2.0
+FORGET_SECONDS = 10.0
+
+log = structlog.get_logger("pgreflex.board")
+
+
+class Listener:
+    """A FeedSink that cares only for batches."""
+
+    def on_batch(self, batch: Batch) -> None:
+        """Nothing by default."""
+
+    def on_position(self, position: Snapshot) -> None:
+        """Positions matter to caches only."""
+
+    def on_flush(self, reason: str) -> None:
+        """Nothing is kept that an event could have changed."""
+
+    def on_down(self, reason: str) -> None:
+        """Nothing to do."""
+
+
+class JobBell(Listener):
+    """Wakes the worker when a job was enqueued."""
+
+    def __init__(self, worker: JobWorker) -> None:
+        self._worker = worker
+
+    def on_batch(self, batch: Batch) -> None:
+        for event in batch.events:
+            if event.op == "e" and event.name == JOBS_CHANNEL and event.payload is not None:
+                self._worker.wake(event.payload)
+
+
+class DeliveryMeter(Listener):
+    """How long it takes from a write to its delivery, while this process pumps.
+
+    The part up to the read is by the server's clock alone, the rest by this process's: no two clocks are
+    compared.
+    """
+
+    def __init__(self, pump: Pump) -> None:
+        self.recent = Recent()
+        self._pump = pump
+
+    def on_batch(self, batch: Batch) -> None:
+        read = self._pump.sent.pop(batch.seq, None)
+        if read is not None:
+            now = time.monotonic()
+            for age in read.ages_ms:
+                self.recent.add(age + (now - read.at) * 1000, now)
+
+
+class CacheReport(msgspec.Struct, frozen=True):
+    """What a process says of its cache on CACHE_CHANNEL."""
+
+    process: str
+    cache: CacheStatus
+
+
+class CacheBoard(Listener):
+    """The caches of all processes, as they report them on the feed."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, tuple[float, CacheStatus]] = {}
+        self._decoder = msgspec.json.Decoder(CacheReport)
+
+    def on_batch(self, batch: Batch) -> None:
+        for event in batch.events:
+            if event.op == "e" and event.name == CACHE_CHANNEL and event.payload is not None:
+                try:
+                    report = self._decoder.decode(event.payload)
+                except msgspec.DecodeError as error:
+                    log.warning("a report of a cache could not be read", error=str(error))
+                    continue
+                self._reports[report.process] = (time.monotonic(), report.cache)
+
+    def status(self, now: float) -> CacheStatus | None:
+        """All caches together, or None when none has reported lately."""
+        self._reports = {
+            process: (at, cache) for process, (at, cache) in self._reports.items() if at > now - FORGET_SECONDS
+        }
+        caches = [cache for _at, cache in self._reports.values()]
+        return together(caches) if caches else None
+
+
+def together(caches: list[CacheStatus]) -> CacheStatus:
+    """Sums, and for the ratio and the bound what holds for all of them."""
+    counted = {
+        name: sum(getattr(cache, name) for cache in caches)
+        for name in CacheStatus.__struct_fields__
+        if name not in {"hit_ratio", "age_bound_seconds"}
+    }
+    ratios = [(c.hit_ratio, c.hits_total + c.misses_total) for c in caches if c.hit_ratio is not None]
+    weight = sum(reads for _ratio, reads in ratios)
+    bounds = [cache.age_bound_seconds for cache in caches]
+    return CacheStatus(
+        **counted,
+        hit_ratio=sum(ratio * reads for ratio, reads in ratios) / weight if weight else None,
+        age_bound_seconds=None if None in bounds else max(b for b in bounds if b is not None),
+    )

@@ -1,0 +1,122 @@
+"""What an application imports: a cache that follows the feed, jobs, and events of one's own.
+
+Owns: the parts that an application's process needs, and their life. Knows nothing of how each works.
+
+    async with pipeline.connect(dsn) as client:
+        rows = await client.cache.fetch("select * from orders where id = $1", 7, tags=["orders:7"])
+        await client.enqueue("shop.tasks.send_receipt", order_id=7)
+
+No daemon has to run for the cache to keep its promise: every client stands by to pump the feed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from handlers.cache import Cache
+from pipeline.app.board import CACHE_CHANNEL, CacheReport
+from pipeline.app.reporting import Reporter
+from pipeline.core.feed import FeedSink
+from pipeline.db.admin import emit
+from pipeline.db.cache import CacheDatabase
+from pipeline.db.connection import Database
+from pipeline.db.jobs import JobStore, job_database
+from pipeline.feed.follower import Follower
+from pipeline.feed.pump import Pump
+from pipeline.registry import Registry, Task, default
+from pipeline.runtime import Service, Supervisor
+
+
+class Client:
+    """One application process's share of pgreflex; open it with `async with`, or `open` and `close`.
+
+    dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes: memory for
+    cached values. max_staleness: seconds. sinks: further listeners of the feed. pump: stand by to pump the feed
+    when no other process does.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        listen_dsn: str | None = None,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_staleness: float = 1.0,
+        registry: Registry = default,
+        sinks: tuple[FeedSink, ...] = (),
+        pump: bool = True,
+    ) -> None:
+        self.database = Database(dsn, purpose="client", max_size=10)
+        self._probes = Database(dsn, purpose="probe", max_size=1)
+        self._job_database = job_database(dsn, max_size=2)
+        self.cache = Cache(
+            prober=CacheDatabase(self.database, self._probes),
+            max_bytes=max_bytes,
+            max_staleness=max_staleness,
+        )
+        self.jobs = JobStore(self._job_database, registry=registry)
+        self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
+        self.pump = Pump(listen_dsn or dsn, self.database)
+        reporter = Reporter(self._report)
+        services: list[Service] = [self.follower, self.cache, reporter]
+        if pump:
+            services.append(self.pump)
+        self._supervisor = Supervisor(services, drain_timeout=5)
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def open(self) -> Client:
+        """Connect and follow the feed. Raises DatabaseUnavailable, LoginFailed."""
+        await self.database.open()
+        await self._probes.open()
+        await self._job_database.open()
+        self._supervisor.start()
+        return self
+
+    async def close(self) -> None:
+        """Stop following and disconnect."""
+        await self._supervisor.stop()
+        for database in (self.database, self._probes, self._job_database):
+            await database.close()
+
+    async def __aenter__(self) -> Client:
+        return await self.open()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def enqueue(
+        self,
+        task: str | Task | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        **more: Any,
+    ) -> int:
+        """Add a job; returns its id. The task's arguments are given as `args` or by name.
+
+        Raises TaskError when a known task does not take these arguments.
+        """
+        return await self.jobs.enqueue(
+            task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority
+        )
+
+    async def emit(self, channel: str, payload: str | None = None) -> None:
+        """Send an event of one's own to everybody who follows the feed."""
+        await emit(self.database, channel, payload)
+
+    async def _report(self) -> None:
+        report = CacheReport(self._process, self.cache.status())
+        await self.emit(CACHE_CHANNEL, msgspec.json.encode(report).decode())
+
+
+def connect(dsn: str | None = None, **options: Any) -> Client:
+    """A client, to be used in `async with`; see Client for the options."""
+    return Client(dsn, **options)

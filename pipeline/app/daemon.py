@@ -1,0 +1,182 @@
+"""The daemon: every service of one process, and what it tells of itself.
+
+Owns: which services there are and how they are joined. Knows nothing of how each works.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from handlers.alerts import AlertEvaluator
+from handlers.events import UserConsumer
+from handlers.jobs import JobWorker
+from handlers.latency import LatencyRecorder
+from handlers.sinks import LogSink, Sink, WebhookSink
+from pipeline import __version__
+from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
+from pipeline.config import Config
+from pipeline.core.status import FeedStatus, ServiceHealth, Status
+from pipeline.db.alerts import AlertStore
+from pipeline.db.connection import Database, describe_server
+from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.latency import LatencyStore
+from pipeline.db.migrate import migrate
+from pipeline.feed.consumers import Consumers
+from pipeline.feed.follower import Follower
+from pipeline.feed.pump import Pump
+from pipeline.registry import Registry, default
+from pipeline.runtime import Health, Service, Supervisor
+from pipeline.web.access import Tokens
+from pipeline.web.outgoing import Poster
+from pipeline.web.server import WebServer
+from pipeline.web.source import Liveness
+
+log = structlog.get_logger("pgreflex.daemon")
+
+
+class Daemon:
+    """One daemon. `run` returns after `shutdown` was called and everything has drained."""
+
+    def __init__(self, config: Config, *, registry: Registry = default) -> None:
+        self.config = config
+        self.started_at = time.time()
+        self.database = Database(config.dsn, purpose="daemon", max_size=6)
+        self.job_database = job_database(config.dsn)
+        listen = config.listening_dsn
+        self.pump = Pump(listen, self.database, two_phase=config.feed.two_phase)
+        self.poster = Poster()
+        self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
+        self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
+        self.jobs = JobWorker(
+            JobStore(self.job_database, registry=registry),
+            registry,
+            config.jobs.queues,
+            drain_seconds=config.jobs.drain_seconds,
+        )
+        users = [UserConsumer(consumer) for consumer in registry.consumers]
+        self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *users])
+        self.caches = CacheBoard()
+        self.delivery = DeliveryMeter(self.pump)
+        self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs)])
+        self.web = WebServer(self, host=config.http.host, port=config.http.port, tokens=tokens(config))
+        # stopped in reverse: first no more jobs, at the very end the probes
+        services: list[Service] = [
+            self.web, self.pump, self.follower, self.consumers, self.latency, self.alerts, self.jobs,
+        ]  # fmt: skip
+        self.supervisor = Supervisor(services, drain_timeout=config.jobs.drain_seconds + 10)
+        self._server: str | None = None
+
+    def leading(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.consumers.leading
+
+    def shutdown(self) -> None:
+        """Ask for the end; safe in a signal handler."""
+        self.supervisor.shutdown()
+
+    async def run(self) -> None:
+        """Migrate, serve, drain. Raises what makes it impossible to begin."""
+        ran = await migrate(self.config.dsn)
+        if ran:
+            log.info("the database was brought up to date", files=len(ran))
+        await self.database.open()
+        await self.job_database.open()
+        try:
+            self._server = await describe_server(self.database)
+            await self.supervisor.run()
+        finally:
+            await self.poster.close()
+            await self.job_database.close()
+            await self.database.close()
+
+    def live(self) -> Liveness:
+        return Liveness(draining=self.supervisor.draining, services=self.supervisor.health())
+
+    async def status(self) -> Status:
+        """Everything that this process can tell, from memory."""
+        live = self.live()
+        return Status(
+            version=__version__,
+            process=f"{socket.gethostname()}:{os.getpid()}",
+            at=time.time(),
+            started_at=self.started_at,
+            ready=live.ready,
+            draining=live.draining,
+            services=services_of(live.services, self.supervisor),
+            database=self._server,
+            resident_bytes=resident_bytes(),
+            feed=self.feed_status(),
+            cache=self.caches.status(time.monotonic()),
+            series=self.latency.status(),
+            alerts=self.alerts.status(),
+            jobs=self.jobs.status(),
+        )
+
+    def feed_status(self) -> FeedStatus:
+        """The feed as this process sees it; what only the pump knows is unknown on standby."""
+        pump, follower, now = self.pump, self.follower, time.monotonic()
+        backlog, full = pump.backlog if pump.leading and pump.backlog else (None, None)
+        return FeedStatus(
+            connected=follower.up,
+            leading=pump.leading,
+            asleep=pump.bell.asleep if pump.leading else None,
+            epoch=follower.epoch,
+            seq=follower.seq if follower.epoch else None,
+            events_total=follower.events_total,
+            events_per_second=follower.rate.per_second(now) if follower.up else None,
+            batches_total=follower.batches_total,
+            bells_total=pump.bell.bells_total,
+            flushes_total=follower.flushes_total,
+            reconnects_total=max(follower.reconnects_total, 0),
+            backlog_bytes=backlog,
+            outbox_full=full,
+            write_to_delivery=self.delivery.recent.quantiles(now),
+            watches=pump.watches if pump.leading else (),
+        )
+
+
+def services_of(services: Mapping[str, Health], supervisor: Supervisor) -> tuple[ServiceHealth, ...]:
+    return tuple(
+        ServiceHealth(name, health.ok, health.detail, supervisor.states[name].restarts)
+        for name, health in services.items()
+    )
+
+
+def sinks(config: Config, poster: Poster) -> list[Sink]:
+    """Where alerts go: always the log, and the webhook if one is configured."""
+    chosen: list[Sink] = [LogSink()]
+    if config.alerts.webhook_url is not None:
+        secret = config.alerts.webhook_secret
+        chosen.append(
+            WebhookSink(
+                config.alerts.webhook_url.get_secret_value(),
+                poster.post,
+                secret=None if secret is None else secret.get_secret_value(),
+            )
+        )
+    return chosen
+
+
+def tokens(config: Config) -> Tokens | None:
+    viewer, admin = config.http.viewer_token, config.http.admin_token
+    if viewer is None and admin is None:
+        return None
+    return Tokens(
+        viewer=None if viewer is None else viewer.get_secret_value(),
+        admin=None if admin is None else admin.get_secret_value(),
+    )
+
+
+def resident_bytes() -> int | None:
+    """The memory that this process occupies, where the system tells it in /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,59 @@
+"""What the command line starts: the daemon and the demo.
+
+Owns: signals, and the order of starting and stopping. Knows no part's inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.app.daemon import Daemon
+from pipeline.app.demo import Demo
+from pipeline.config import Config
+
+INTERRUPTED = 130
+
+
+class AppPrograms:
+    """The long-running verbs of the command line."""
+
+    async def run(self, config: Config) -> int | None:
+        """The daemon, until SIGTERM or SIGINT; both drain, a second SIGINT leaves at once."""
+        daemon = Daemon(config)
+        with stopping(daemon.shutdown):
+            await daemon.run()
+        return None
+
+    async def demo(self, config: Config, *, data: Path | None, plain: bool) -> int | None:
+        """Everything at once on an embedded server, until SIGTERM or SIGINT."""
+        demo = Demo(config, data=data, plain=plain)
+        with stopping(demo.shutdown):
+            await demo.run()
+        return None
+
+
+@contextmanager
+def stopping(shutdown: Callable[[], None]) -> Iterator[None]:
+    """Within the block, SIGTERM and the first SIGINT call `shutdown`; a second SIGINT ends the process."""
+    loop = asyncio.get_running_loop()
+    interrupts = 0
+
+    def interrupted() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            os._exit(INTERRUPTED)  # the guard of an embedded server sees to the server
+        shutdown()
+
+    loop.add_signal_handler(signal.SIGTERM, shutdown)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)

@@ -1,0 +1,46 @@
+"""What the demo asks of its database.
+
+Owns: the statements in sql/demo. Knows nothing of what the demo shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from pipeline.db.connection import Database
+from pipeline.db.statements import statement
+
+
+class DemoDatabase:
+    """The demo's own statements on a database that holds pgbench's tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def prepare(self, task: str) -> None:
+        """Watch three tables, enqueue `task` for a share of the inserts, alert on a slow p95."""
+        for name, args in (
+            ("demo/watch", ()),
+            ("demo/enqueue_on_insert", (task,)),
+            ("demo/alert_on_slow_updates", ()),
+        ):
+            await self._database.fetch(name, *args)
+
+    async def hold_lock(self, seconds: float) -> None:
+        """Keep the row of branch 1 locked; nothing is changed."""
+        async with self._database.transaction() as connection:
+            await connection.fetch(statement("demo/lock_branch"))
+            await asyncio.sleep(seconds)
+
+
+class Reads(Protocol):
+    """The part of a cache that the demo's reader uses."""
+
+    async def fetch(self, query: str, *args: Any, tags: list[str]) -> list[dict[str, Any]]: ...
+
+
+async def read_balance(cache: Reads, account: int) -> int | None:
+    """The balance of an account, as of one of the last moments; None when there is no such account."""
+    rows = await cache.fetch(statement("demo/balance"), account, tags=[f"pgbench_accounts:{account}"])
+    return rows[0]["balance"] if rows else None
