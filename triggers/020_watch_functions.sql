@@ -21,6 +21,15 @@ as $$
 $$;
 revoke execute on function pipeline.key_expression from public;
 
+create or replace function pipeline.row_expression(p_alias text, p_columns text[]) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce('row(' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')::text', '''''')
+    from unnest(p_columns) with ordinality u(c, n)
+$$;
+revoke execute on function pipeline.row_expression from public;
+
 -- The query that counts rows and gathers keys. More than 10,000 rows are not looked through, more than 256 keys
 -- not named: both mean the whole table.
 create or replace function pipeline.scan_expression(p_watch pipeline.watch, p_op text) returns text
@@ -32,7 +41,6 @@ declare
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
     v_count text := 'select count(*)::int as n from ' || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
     v_keys text;
-    v_compared text;
 begin
     v_keys := case p_op
         when 'insert' then format('select %s as k from new_rows n', v_new)
@@ -41,14 +49,11 @@ begin
     end;
     if p_op = 'update' and p_watch.columns is not null then
         -- rows whose key or declared columns differ, in either direction; as text, since not every type compares
-        select string_agg(format('%%1$s.%I::text', c), ', ' order by c) into v_compared
-        from unnest(p_watch.columns) c;
         v_keys := format(
-            '(select %1$s as k, row(%2$s)::text as c from new_rows n'
-            ' except all select %3$s, row(%4$s)::text from old_rows o)'
-            ' union all (select %3$s, row(%4$s)::text from old_rows o'
-            ' except all select %1$s, row(%2$s)::text from new_rows n)',
-            v_new, format(v_compared, 'n'), v_old, format(v_compared, 'o'));
+            '(select %1$s as k, %2$s as c from new_rows n except all select %3$s, %4$s from old_rows o)'
+            ' union all (select %3$s, %4$s from old_rows o except all select %1$s, %2$s from new_rows n)',
+            v_new, pipeline.row_expression('n', p_watch.columns),
+            v_old, pipeline.row_expression('o', p_watch.columns));
         return format(
             'with d as materialized (%s) select'
             ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
@@ -75,13 +80,17 @@ declare
     v_op text;
     v_clock constant text := format('pipeline.began_%s', p_watch.id);
     v_timed text := 'null';
-    -- the text of these types depends on the writer's session; everybody has to see the same keys
     v_pinned text := '';
 begin
+    -- The text of other types may depend on the writer's session, and everybody has to see the same keys. Types made
+    -- of others (arrays, ranges, domains, composites) count as such, whatever they are made of.
     if exists (
         select from pg_attribute a join pg_type t on t.oid = a.atttypid
-        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys)
-          and (t.typcategory in ('D', 'T') or t.typname in ('float4', 'float8', 'bytea', 'money'))
+        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys || coalesce(p_watch.columns, '{}'))
+          and t.typtype <> 'e'
+          and a.atttypid <> all (array[
+              'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'bool', 'json', 'jsonb',
+              'inet', 'cidr', 'oid']::regtype[])
     ) then
         v_pinned := 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'''
             ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C''';
@@ -160,7 +169,7 @@ begin
                     if tg_op <> 'INSERT' then
                         v_keys := array_append(v_keys, (select %4$s from (select old.*) o));
                     end if;
-                    v_keys := array_remove(v_keys, null);
+                    select array_agg(distinct k) into v_keys from unnest(v_keys) k where k is not null;
                 exception when others then
                     v_keys := null;
                 end;
