@@ -91,7 +91,8 @@ class CacheCore:
         """Whether a request that joined after change number `joined` may have what the flight loaded."""
         if verdict is Verdict.OLD or flight.tainted:
             return False
-        return not (verdict is Verdict.CHANGED and flight.late and joined > flight.start)
+        admitted = verdict in (Verdict.STORED, Verdict.UNFIT)
+        return admitted or not flight.late or joined <= flight.start
 
     def finish(
         self,

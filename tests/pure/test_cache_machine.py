@@ -141,6 +141,7 @@ class CacheMachine(RuleBasedStateMachine):
     )
     def race(
         self,
+        *,
         key: str,
         kind: str,
         pick: int,

@@ -1,0 +1,419 @@
+"""The cache as an application uses it, on a real database; the feed is driven by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from handlers.cache import Cache, Loaded
+from pipeline.core.events import Batch, Event
+from pipeline.core.snapshot import Snapshot
+from pipeline.db.cache import CacheDatabase
+from pipeline.db.connection import Database
+from pipeline.errors import QueryFailed, UsageError
+from tests.conftest import eventually
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Feed:
+    """Says to a cache what the real feed would."""
+
+    def __init__(self, cache: Cache, sql: asyncpg.Connection) -> None:
+        self.cache = cache
+        self.sql = sql
+        self.seq = 0
+
+    async def position(self) -> None:
+        text = await self.sql.fetchval("select pg_current_snapshot()::text")
+        self.cache.on_batch(Batch("epoch", self.seq, self.seq - 1))
+        self.cache.on_position(Snapshot.parse(text))
+
+    async def prove(self) -> None:
+        await self.cache.probe()
+        await self.position()
+
+    def change(self, xid: int, *keys: str, name: str = "orders") -> None:
+        self.cache.on_batch(Batch("epoch", 1, 0, None, (Event(xid, name, "u", keys or None),)))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def cache(db: Database, clock: Clock) -> Cache:
+    return Cache(prober=CacheDatabase(db), clock=clock)
+
+
+@pytest.fixture
+async def feed(cache: Cache, sql: asyncpg.Connection) -> Feed:
+    await sql.execute("create table orders (id int primary key, total int)")
+    await sql.execute("insert into orders select n, 10 * n from generate_series(1, 3) n")
+    feed = Feed(cache, sql)
+    await feed.prove()
+    await feed.prove()  # the first position ends the time before the cache was listening
+    return feed
+
+
+async def update(sql: asyncpg.Connection, total: int) -> int:
+    """Change order 1; returns the transaction."""
+    async with sql.transaction():
+        await sql.execute("update orders set total = $1 where id = 1", total)
+        return int(await sql.fetchval("select pg_current_xact_id()::text"))
+
+
+class Counted:
+    """A loader that counts its calls and waits for a sign before it returns."""
+
+    def __init__(self, value: Any = None, *, open_: bool = True) -> None:
+        self.value = value
+        self.calls = 0
+        self.gate = asyncio.Event()
+        if open_:
+            self.gate.set()
+
+    async def __call__(self) -> Any:
+        self.calls += 1
+        await self.gate.wait()
+        if isinstance(self.value, BaseException):
+            raise self.value
+        return self.value
+
+
+TOTAL = "select total from orders where id = $1"
+
+
+async def test_a_query_is_asked_once_and_again_after_its_row_changed(cache: Cache, feed: Feed) -> None:
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 10}]
+    xid = await update(feed.sql, 11)
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 10}]  # within max_staleness
+    feed.change(xid, "1")
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    status = cache.status()
+    assert (status.hits_total, status.misses_total, status.invalidations_total) == (1, 2, 1)
+
+
+async def test_a_change_that_the_rows_contain_already_costs_no_hit(cache: Cache, feed: Feed) -> None:
+    xid = await update(feed.sql, 11)
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    feed.change(xid, "1")
+    feed.change(xid)
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert cache.status().hits_total == 1
+
+
+async def test_a_change_that_commits_and_is_delivered_during_the_load_is_not_cached_over(
+    cache: Cache, feed: Feed, dsn: str
+) -> None:
+    """The stale fill: the query waits for a lock with its snapshot taken, meanwhile a writer commits."""
+    locker = await asyncpg.connect(dsn)
+    await locker.execute("select pg_advisory_lock(1)")
+    slow = "with w as materialized (select pg_advisory_lock_shared(1)) select total from orders, w where id = 1"
+    reading = asyncio.ensure_future(cache.fetch(slow, tags="orders:1"))
+    waits = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+    await eventually(lambda: feed.sql.fetchval(waits), why="the query waits for the lock")
+    xid = await update(feed.sql, 11)
+    feed.change(xid, "1")
+    await feed.prove()
+    later = asyncio.ensure_future(cache.fetch(slow, tags="orders:1"))
+    await eventually(lambda: cache.status().misses_total == 2, why="the later request does not join")
+    await locker.execute("select pg_advisory_unlock(1)")
+    assert await reading == [{"total": 10}]  # it asked before the change was known
+    assert await later == [{"total": 11}]
+    assert await cache.fetch(slow, tags="orders:1") == [{"total": 11}]
+    assert cache.status().refused_fills_total == 1
+    await locker.close()
+
+
+async def test_a_read_under_an_older_snapshot_than_a_delivered_change_is_not_stored(
+    cache: Cache, feed: Feed, dsn: str
+) -> None:
+    """The second form of the race: the change was delivered before the load began."""
+    old = await asyncpg.connect(dsn)
+    await old.execute("begin isolation level repeatable read")
+    await old.fetchval("select count(*) from orders")
+    xid = await update(feed.sql, 11)
+    feed.change(xid, "1")
+    await feed.prove()
+
+    async def load() -> Loaded:
+        snapshot = Snapshot.parse(await old.fetchval("select pg_current_snapshot()::text"))
+        return Loaded(await old.fetchval(TOTAL, 1), snapshot)
+
+    assert await cache.get_or_load("k", load, tags="orders:1") == 10
+    assert cache.status().entries == 0
+    await old.execute("rollback")
+    assert await cache.get_or_load("k", load, tags="orders:1") == 11
+    assert cache.status().entries == 1
+    await old.close()
+
+
+async def test_when_nothing_is_proved_reads_go_to_the_database_and_come_back_with_the_proof(
+    cache: Cache, feed: Feed, clock: Clock
+) -> None:
+    await cache.fetch(TOTAL, 1, tags="orders:1")
+    await update(feed.sql, 11)  # the feed is stuck: nobody tells the cache
+    clock.now += 1.01
+    assert cache.status().age_bound_seconds is None
+    assert not cache.healthy().ok
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert cache.status().bypassed_total == 1
+    await feed.prove()
+    assert cache.healthy().ok
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert cache.status().hits_total == 1
+
+
+async def test_a_writer_that_the_feed_has_not_reached_keeps_the_cache_from_serving(
+    cache: Cache, feed: Feed, clock: Clock
+) -> None:
+    await cache.fetch(TOTAL, 1, tags="orders:1")
+    before = await feed.sql.fetchval("select pg_current_snapshot()::text")
+    await update(feed.sql, 11)
+    clock.now += 0.9
+    await cache.probe()
+    cache.on_position(Snapshot.parse(before))  # the feed is alive, but behind the writer
+    clock.now += 0.2
+    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert cache.status().hits_total == 0
+
+
+async def test_requests_at_the_same_time_share_one_load(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v", open_=False)
+    asking = [asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders")) for _ in range(50)]
+    await eventually(lambda: loader.calls)
+    loader.gate.set()
+    assert set(await asyncio.gather(*asking)) == {"v"}
+    assert loader.calls == 1
+
+
+async def test_while_nothing_is_proved_requests_share_young_loads_only_and_few_loads_run(
+    db: Database, clock: Clock
+) -> None:
+    cache = Cache(prober=CacheDatabase(db), clock=clock, max_direct_loads=2)
+    loader = Counted("v", open_=False)
+    asking = [asyncio.ensure_future(cache.get_or_load("a", loader, tags="t")) for _ in range(5)]
+    await eventually(lambda: loader.calls)
+    clock.now += 1.01
+    asking += [asyncio.ensure_future(cache.get_or_load(key, loader, tags="t")) for key in "aabcd"]
+    await eventually(lambda: cache.status().bypassed_total == 10)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert loader.calls == 2
+    loader.gate.set()
+    await asyncio.gather(*asking)
+    assert loader.calls == 5
+
+
+async def test_a_failing_load_fails_all_who_wait_and_leaves_nothing(cache: Cache, feed: Feed) -> None:
+    loader = Counted(LookupError("gone"), open_=False)
+    asking = [asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders")) for _ in range(3)]
+    await eventually(lambda: loader.calls)
+    loader.gate.set()
+    assert [type(result) for result in await asyncio.gather(*asking, return_exceptions=True)] == [LookupError] * 3
+    loader.value = None
+    assert await cache.get_or_load("k", loader, tags="orders") is None
+    assert await cache.get_or_load("k", loader, tags="orders") is None  # None is a value
+    assert loader.calls == 2
+    with pytest.raises(QueryFailed):
+        await cache.fetch("select no_such_column from orders", tags="orders")
+
+
+async def test_one_who_gives_up_does_not_stop_the_load_for_the_others(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v", open_=False)
+    first = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    second = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    await eventually(lambda: loader.calls)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    loader.gate.set()
+    assert await second == "v"
+    assert loader.calls == 1
+
+
+async def test_a_load_that_nobody_waits_for_is_cancelled_and_joined_by_nobody(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v", open_=False)
+    first = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    await eventually(lambda: loader.calls)
+    first.cancel()
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    await eventually(lambda: loader.calls == 2)
+    loader.gate.set()
+    assert await second == "v"
+    assert first.cancelled()
+
+
+async def test_a_flush_empties_the_cache_and_loads_in_flight_are_not_stored(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v", open_=False)
+    await cache.fetch(TOTAL, 1, tags="orders:1")
+    asking = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    await eventually(lambda: loader.calls)
+    cache.on_flush("a gap")
+    loader.gate.set()
+    assert await asking == "v"
+    assert cache.status().entries == 0
+
+
+async def test_what_is_invalidated_or_cleared_by_hand_is_loaded_anew(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v")
+    for forget in (lambda: cache.invalidate(tags=["orders"]), lambda: cache.invalidate("orders:7"), cache.clear):
+        await cache.get_or_load("k", loader, tags=["orders:7"])
+        before = loader.calls
+        await cache.get_or_load("k", loader, tags=["orders:7"])
+        assert loader.calls == before
+        forget()
+    await cache.get_or_load("k", loader, tags=["orders:7"])
+    assert loader.calls == 4
+
+
+async def test_inside_bypass_every_request_loads_for_itself(cache: Cache, feed: Feed) -> None:
+    loader = Counted("v")
+    await cache.get_or_load("k", loader, tags="orders")
+    with cache.bypass():
+        await cache.get_or_load("k", loader, tags="orders")
+        await cache.get_or_load("other", loader, tags="orders")
+    await cache.get_or_load("k", loader, tags="orders")
+    assert (loader.calls, cache.status().entries, cache.status().bypassed_total) == (3, 1, 2)
+
+
+async def test_tags_that_only_the_loader_knows_drop_the_entry(cache: Cache, feed: Feed) -> None:
+    loader = Counted(Loaded("v", tags=("orders:1",)))
+    await cache.get_or_load("k", loader, tags=None)
+    assert await cache.get_or_load("k", loader, tags=None) == "v"
+    feed.change(await update(feed.sql, 11), "1")
+    await cache.get_or_load("k", loader, tags=None)
+    assert loader.calls == 2
+
+
+async def test_a_value_made_of_cached_values_goes_with_them(cache: Cache, feed: Feed) -> None:
+    async def page() -> str:
+        rows = await cache.fetch(TOTAL, 1, tags="orders:1", ttl="5m")
+        with cache.bypass():
+            more = await cache.fetch(TOTAL, 2, tags="orders:2")
+        return f"{rows[0]['total']} {more[0]['total']}"
+
+    async def show() -> Any:
+        return await cache.get_or_load("page", page, tags="pages")
+
+    assert await show() == "10 20"
+    feed.change(await update(feed.sql, 11), "1")
+    assert await show() == "11 20"
+    hits = cache.status().hits_total
+    assert await show() == "11 20"
+    assert cache.status().hits_total == hits + 1
+    feed.change(1, "2")  # long past, but nobody knows under which snapshot the whole page was read
+    assert "page" not in cache.core.store.entries
+
+
+async def test_a_load_that_asks_for_its_own_key_does_not_wait_for_itself(cache: Cache, feed: Feed) -> None:
+    depth = 0
+
+    async def load() -> int:
+        nonlocal depth
+        depth += 1
+        return depth if depth > 2 else int(await cache.get_or_load("k", load, tags="orders"))
+
+    assert await asyncio.wait_for(cache.get_or_load("k", load, tags="orders"), 5) == 3
+
+
+async def test_a_cached_function_has_one_entry_for_each_call_however_written(cache: Cache, feed: Feed) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    @cache.cached(ttl="5m", tags=["orders:{order_id}", "flags:{deep}"])
+    async def order(order_id: int | str, deep: bool = False, extra: Any = None) -> str:
+        """The order."""
+        calls.append((order_id, deep, extra))
+        return f"{order_id!r}"
+
+    assert await order(1) == await order(order_id=1) == await order(1, False, None) == "1"
+    assert await order("1") == "'1'"
+    await order(1, extra={"a": 1, "b": {1, 2}})
+    await order(1, extra={"b": {2, 1}, "a": 1})
+    assert len(calls) == 3
+    assert order.__doc__ == "The order."
+    feed.change(2**40, "1")
+    await order(1)
+    assert len(calls) == 4
+    cache.invalidate("flags:false")
+    await order(1)
+    assert len(calls) == 5
+
+
+async def test_mistakes_in_a_cached_function_are_told_at_once(cache: Cache) -> None:
+    async def order(order_id: int) -> int:
+        return order_id
+
+    def plain() -> int:
+        return 1
+
+    with pytest.raises(UsageError, match="names 'id', which is no argument"):
+        cache.cached(tags="orders:{id}")(order)
+    with pytest.raises(UsageError, match="not an async function"):
+        cache.cached(tags="orders")(plain)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="time to live"):
+        cache.cached(tags="orders", ttl="soon")
+    found = cache.cached(tags="orders:{order_id}", key=lambda order_id: "same")(order)
+    assert await found(object()) is not None  # type: ignore[arg-type]
+
+
+async def test_the_service_proves_freshness_until_it_is_stopped(db: Database, sql: asyncpg.Connection) -> None:
+    cache = Cache(prober=CacheDatabase(db), max_staleness=0.2)
+    await cache.start()
+    running = asyncio.ensure_future(cache.run())
+    feed = Feed(cache, sql)
+
+    async def proved() -> bool:
+        await feed.position()
+        return cache.healthy().ok
+
+    await eventually(proved, why="the cache serves")
+    age = cache.status().age_bound_seconds
+    assert age is not None
+    assert 0 <= age <= 0.2
+    await cache.stop()
+    await asyncio.wait_for(running, 5)
+    await eventually(lambda: not cache.healthy().ok, why="without probes the proof runs out")
+
+
+async def test_a_probe_that_fails_is_told_and_the_next_one_mends_it(dsn: str) -> None:
+    db = await Database(dsn).open()
+    cache = Cache(prober=CacheDatabase(db))
+    await db.close()
+    await cache.probe()
+    assert "closed" in cache.healthy().detail
+    await db.open()
+    await cache.probe()
+    assert "behind" in cache.healthy().detail
+    await db.close()
+
+
+async def test_a_task_that_a_loader_leaves_behind_is_served_as_anybody(cache: Cache, feed: Feed) -> None:
+    left: list[asyncio.Task[Any]] = []
+    go = asyncio.Event()
+    loader = Counted("v")
+
+    async def behind() -> Any:
+        await go.wait()
+        return await cache.get_or_load("k", loader, tags="orders")
+
+    async def load() -> str:
+        left.append(asyncio.ensure_future(behind()))
+        return "first"
+
+    assert await cache.get_or_load("k", load, tags="orders") == "first"
+    go.set()
+    assert await left[0] == "first"
+    assert loader.calls == 0

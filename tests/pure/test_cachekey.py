@@ -1,0 +1,105 @@
+"""Keys, times to live and sizes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from itertools import combinations
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.core.cachekey import estimate_bytes, freeze, seconds
+from pipeline.errors import UsageError
+
+
+class Colour(Enum):
+    RED = 1
+
+
+class Point(msgspec.Struct):
+    x: int
+
+
+@dataclass
+class Spot:
+    x: list[int]
+
+
+DIFFERENT: list[Any] = [
+    1, "1", 1.0, True, None, "None", b"1", (1,), [1], {1}, {1: 1}, {"1": 1}, "", (), [],
+    Decimal(1), Decimal("1.0"), Colour.RED, Point(1), Spot([1]), Spot([2]), ("bool", True), timedelta(seconds=1),
+    datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=1))),
+    datetime(2026, 1, 1, 12),
+]  # fmt: skip
+
+
+def test_arguments_that_may_give_different_results_have_different_keys() -> None:
+    for one, other in combinations(DIFFERENT, 2):
+        assert freeze(one) != freeze(other), (one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
+        ({"x", "y", 3}, {3, "y", "x"}),
+        (frozenset({1}), {1}),
+        ([{"a": {1, 2}}], [{"a": {2, 1}}]),
+        (Point(1), Point(1)),
+        (Spot([1]), Spot([1])),
+        (Decimal("1.0"), Decimal("1.0")),
+    ],
+)
+def test_equal_arguments_have_equal_keys_in_whatever_order_they_are_written(one: Any, other: Any) -> None:
+    assert freeze(one) == freeze(other)
+    assert hash(freeze(one)) == hash(freeze(other))
+
+
+def test_an_object_without_a_plain_value_is_refused_with_a_hint() -> None:
+    with pytest.raises(UsageError, match="object cannot be part of a cache key") as caught:
+        freeze({"a": [object()]})
+    assert "key=" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("ttl", "value"),
+    [(None, None), (0, 0.0), (1.5, 1.5), ("500ms", 0.5), ("30s", 30), ("5m", 300), ("1.5 h", 5400), ("1d", 86400),
+     (timedelta(minutes=2), 120)],
+)  # fmt: skip
+def test_a_time_to_live_may_be_written_in_several_ways(ttl: Any, value: float | None) -> None:
+    assert seconds(ttl) == value
+
+
+@pytest.mark.parametrize("ttl", ["", "5", "5 minutes", "-5m", -1, float("nan"), timedelta(seconds=-1)])
+def test_a_time_to_live_that_cannot_be_meant_is_refused(ttl: Any) -> None:
+    with pytest.raises(UsageError):
+        seconds(ttl)
+
+
+def true_size(value: Any) -> int:
+    """Everything counted, nothing sampled."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        return size + sum(true_size(key) + true_size(item) for key, item in value.items())
+    if isinstance(value, (list, tuple, set)):
+        return size + sum(map(true_size, value))
+    return size
+
+
+def test_the_size_of_rows_is_estimated_within_a_tenth_and_looks_at_few_of_them() -> None:
+    rows = [{"id": n, "name": f"customer {n}", "tags": ["a"] * (n % 5)} for n in range(10_000)]
+    assert estimate_bytes(rows) == pytest.approx(true_size(rows), rel=0.1)
+
+
+def test_nested_and_opaque_values_end() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    assert estimate_bytes(loop) < 2_000
+    assert estimate_bytes(object()) > 0
+    assert estimate_bytes(Spot(["x" * 10_000])) > 10_000  # type: ignore[list-item]
+    assert estimate_bytes({"k": ["x" * 10_000]}) > 10_000
