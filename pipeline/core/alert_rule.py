@@ -105,9 +105,7 @@ def due_windows(judged_until: float, now: float, *, seconds: int, grace: float, 
     return list(range(first, last + seconds, seconds))
 
 
-def judge_window(
-    rule: Rule, alerts: Alerts, measures: Sequence[Measure], start: int
-) -> tuple[list[Judged], str]:
+def judge_window(rule: Rule, alerts: Alerts, measures: Sequence[Measure], start: int) -> tuple[list[Judged], str]:
     """Judge every instance of a rule on the window that begins at `start`.
 
     alerts: the rule's instances by name. Returns what became of each, and the rule's problem or "".
@@ -190,9 +188,7 @@ def render(rule: Rule, series: str, value: float | None) -> str:
     text = rule.message
     parts = []
     while text:
-        place, name = min(
-            ((text.find(name), name) for name in filled if name in text), default=(len(text), "")
-        )
+        place, name = min(((text.find(name), name) for name in filled if name in text), default=(len(text), ""))
         parts += [text[:place], filled.get(name, "")]
         text = text[place + len(name) :]
     return "".join(parts)

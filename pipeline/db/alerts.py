@@ -71,9 +71,7 @@ class AlertStore:
         changed = await self._apply(connection, alerts, outdated(rule, alerts, float(windows[0])))
         problem = ""
         for start in windows:
-            measured = await connection.fetch(
-                statement("alerts/measure"), rule.series, float(start), rule.seconds
-            )
+            measured = await connection.fetch(statement("alerts/measure"), rule.series, float(start), rule.seconds)
             measures = [msgspec.convert(dict(one), Measure) for one in measured]
             judged, problem = judge_window(rule, alerts, measures, start)
             changed += await self._apply(connection, alerts, judged)
@@ -167,9 +165,7 @@ class AlertStore:
 
     def _due(self, row: Record) -> list[int]:
         keep = KEEP_SHORT_SECONDS if row["seconds"] < 60 else KEEP_LONG_SECONDS
-        return due_windows(
-            row["judged_until"], row["now"], seconds=row["seconds"], grace=self._grace, keep=keep
-        )
+        return due_windows(row["judged_until"], row["now"], seconds=row["seconds"], grace=self._grace, keep=keep)
 
 
 async def _save(connection: Connection, judged: Sequence[Judged]) -> None:

@@ -91,9 +91,7 @@ class LatencyStore:
                 await connection.execute(statement("latency/mark_rolled"), seconds, *keys)
         return len(rows)
 
-    async def _insert(
-        self, connection: Connection, numbered: Sequence[tuple[int, Part]], seconds: int
-    ) -> None:
+    async def _insert(self, connection: Connection, numbered: Sequence[tuple[int, Part]], seconds: int) -> None:
         parts = [part for _, part in numbered]
         centroids = [part.digest.centroids() for part in parts]
         with translated():

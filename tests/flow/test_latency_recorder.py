@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 
 from handlers.latency import LatencyRecorder
 from pipeline.core.events import Event
-from pipeline.core.window import Windows
+from pipeline.core.window import Part, Windows
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
@@ -20,23 +21,17 @@ NOON = 1_800_000_000.0
 
 
 async def counts(sql: asyncpg.Connection) -> dict[str, int]:
-    return {
-        row["series"]: row["count"] for row in await sql.fetch("select * from pipeline.latency('1 hour')")
-    }
+    return {row["series"]: row["count"] for row in await sql.fetch("select * from pipeline.latency('1 hour')")}
 
 
-async def test_timed_statements_and_recorded_timings_become_series(
-    db: Database, sql: asyncpg.Connection
-) -> None:
+async def test_timed_statements_and_recorded_timings_become_series(db: Database, sql: asyncpg.Connection) -> None:
     recorder = LatencyRecorder(LatencyStore(db), clock=lambda: NOON)
     await recorder.handle(
         [
             Event(1, "orders", "i", ms=2.0, at=NOON - 1),
             Event(1, "orders", "u", ms=None, at=NOON),
             Event(2, "sales.items", "d", ms=1.0),
-            Event(
-                3, "pipeline.timing", "e", payload='{"name":"pay","ms":7,"labels":{"region":"eu"}}', at=NOON
-            ),
+            Event(3, "pipeline.timing", "e", payload='{"name":"pay","ms":7,"labels":{"region":"eu"}}', at=NOON),
             Event(3, "pipeline.timing", "e", payload="no json", at=NOON),
             Event(3, "mail.sent", "e", payload='{"name":"x","ms":7}', at=NOON, ms=3.0),
         ]
@@ -100,6 +95,29 @@ async def test_the_status_covers_what_other_processes_wrote_and_what_is_still_in
     [series] = (await here.quantiles(60)).values()
     assert (series.name, series.latency.count, series.errors, series.max_ms) == ("a", 3, 1, 9.0)
     assert (series.latency.p50, series.latency.window_seconds) == (2.0, 60)
+
+
+async def test_what_is_just_being_written_is_not_counted_twice(db: Database) -> None:
+    class Slow(LatencyStore):
+        """The store, whose answer takes its time."""
+
+        written, answer = asyncio.Event(), asyncio.Event()
+
+        async def flush(self, numbered: Sequence[tuple[int, Part]], *, seconds: int = 5) -> None:
+            await super().flush(numbered, seconds=seconds)
+            self.written.set()
+            await self.answer.wait()
+
+    store = Slow(db)
+    recorder = LatencyRecorder(store)
+    recorder.record("a", 1.0)
+    flushing = asyncio.create_task(recorder.flush(everything=True))
+    await store.written.wait()
+    asking = asyncio.create_task(recorder.quantiles(60))
+    await asyncio.wait([asking], timeout=0.3)
+    store.answer.set()
+    assert (await asking)["a"].latency.count == 1
+    await flushing
 
 
 async def test_the_recorder_keeps_the_time_of_the_database(dsn: str, sql: asyncpg.Connection) -> None:

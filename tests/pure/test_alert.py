@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.alert import NEVER, TABLE, Change, Life, Policy, State, Step, Verdict, step
@@ -115,12 +115,14 @@ def model(verdicts: str, policy: Policy) -> tuple[str, int]:
 policies = st.builds(Policy, st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 
 
+@settings(deadline=None)
 @given(st.text("bbbg-x", max_size=40), policies)
 def test_a_life_agrees_with_the_model(verdicts: str, policy: Policy) -> None:
     life, _, told = live(verdicts, policy)
     assert ("F" if life.state is State.FIRING else "", told.count("firing")) == model(verdicts, policy)
 
 
+@settings(deadline=None)
 @given(st.text("bg-xRr", max_size=40), policies)
 def test_firing_and_resolved_are_told_in_turns(verdicts: str, policy: Policy) -> None:
     life, _, told = live(verdicts, policy)

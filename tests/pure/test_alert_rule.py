@@ -6,7 +6,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.alert import NEVER, Policy, State
@@ -47,6 +47,7 @@ def test_an_outage_counts_neither_for_nor_against() -> None:
     assert len(due_windows(0, 1_000_000, seconds=5, grace=0, keep=1e9)) == 60
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 500), max_size=30), st.sampled_from([5, 10, 60]))
 def test_every_window_is_due_exactly_once_whenever_one_looks(pauses: list[float], seconds: int) -> None:
     judged_until, now, seen = 1_000.0, 1_000.0, []

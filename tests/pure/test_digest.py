@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tdigest import TDigest as IndependentDigest
 
@@ -69,9 +69,8 @@ def test_an_independent_digest_agrees(shape: str) -> None:
         assert ours.quantile(q) == pytest.approx(other.percentile(q * 100), rel=0.03)
 
 
-@given(
-    st.lists(st.lists(finite, min_size=1, max_size=300), min_size=1, max_size=6), st.lists(st.floats(0, 1))
-)
+@settings(deadline=None)
+@given(st.lists(st.lists(finite, min_size=1, max_size=300), min_size=1, max_size=6), st.lists(st.floats(0, 1)))
 def test_quantiles_never_fall_as_q_grows(groups: list[list[float]], qs: list[float]) -> None:
     whole = merged([Digest(group) for group in groups])
     found = [value for value in whole.quantiles(sorted({0.0, *qs, 1.0})) if value is not None]
@@ -80,6 +79,7 @@ def test_quantiles_never_fall_as_q_grows(groups: list[list[float]], qs: list[flo
     assert (found[0], found[-1]) == (min(everything), max(everything))
 
 
+@settings(deadline=None)
 @given(st.lists(finite, min_size=1, max_size=20), st.floats(0, 1))
 def test_a_digest_that_compressed_nothing_answers_as_percentile_cont(values: list[float], q: float) -> None:
     digest = Digest(values)

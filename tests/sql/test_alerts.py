@@ -15,6 +15,7 @@ from pipeline.core.window import Part
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
+from pipeline.db.statements import statement
 from tests.time_kit import stand_at
 
 NOON = 1_800_000_000
@@ -176,7 +177,8 @@ async def test_two_evaluators_judge_every_window_once(dsn: str, sql: asyncpg.Con
         await write(dsn, NOON + 5 * window, 500)
     await stand_at(sql, NOON + 62)
     async with Database(dsn, max_size=8) as db:
-        await asyncio.gather(*(AlertStore(db).judge(rule) for _ in range(8)))
+        changed = await asyncio.gather(*(AlertStore(db).judge(rule) for _ in range(8)))
+        assert sorted(map(len, changed)) == [0] * 7 + [12]
         await AlertStore(db).judge(rule)
     assert await sql.fetchval("select bad from pipeline.alert_state") == 12
 
@@ -304,6 +306,22 @@ async def test_two_evaluators_take_in_what_was_raised_once(dsn: str, sql: asyncp
     await asyncio.gather(*(judge_all(dsn) for _ in range(4)))
     await judge_all(dsn)
     assert await sql.fetchval("select count(*) from pipeline.alert_notice") == 10
+
+
+async def test_an_evaluator_that_hangs_holds_up_no_other(dsn: str, sql: asyncpg.Connection) -> None:
+    async with Database(dsn) as db:
+        store = AlertStore(db)
+        await store.register_sinks(["log"])
+        await sql.execute("select pipeline.raise_alert('a', 'x')")
+        await store.take_inbox()
+        await sql.execute("select pipeline.raise_alert('b', 'x')")
+        async with sql.transaction():
+            assert await sql.fetchval(statement("alerts/lock_inbox"))
+            assert len(await sql.fetch(statement("alerts/take_inbox"), 10)) == 1
+            assert len(await sql.fetch(statement("alerts/claim"), "log", 60.0, 5)) == 1
+            async with asyncio.timeout(5):  # it would wait for the transaction, which waits for it
+                assert await store.take_inbox() == []
+                assert await store.claim("log") == []
 
 
 async def test_an_alert_raised_in_a_transaction_that_rolls_back_leaves_nothing(

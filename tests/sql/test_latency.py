@@ -85,9 +85,7 @@ async def test_an_underscore_in_a_name_is_no_wildcard(db: Database, sql: asyncpg
 
 async def test_the_table_of_series_gives_exact_counts(db: Database, sql: asyncpg.Connection) -> None:
     store = LatencyStore(db)
-    await write(
-        store, [part("a", NOON, [1.0, 3.0], errors=1), part("a", NOON + 5, [8.0]), part("b", NOON, [2.0])]
-    )
+    await write(store, [part("a", NOON, [1.0, 3.0], errors=1), part("a", NOON + 5, [8.0]), part("b", NOON, [2.0])])
     await stand_at(sql, NOON + 10)
     rows = await sql.fetch("select * from pipeline.latency('1 hour')")
     assert [tuple(row) for row in rows] == [
@@ -136,9 +134,7 @@ async def test_rolling_up_keeps_every_count_exactly_and_late_data_too(
         for over in ("1 day 1 minute", "2 days", "8 days", "60 days"):  # at three different levels
             [row] = await sql.fetch("select count, errors from pipeline.latency($1::text::interval)", over)
             assert tuple(row) == (written, written), over
-    levels = await sql.fetch(
-        "select seconds, sum(count) as n from pipeline.latency_window group by 1 order by 1"
-    )
+    levels = await sql.fetch("select seconds, sum(count) as n from pipeline.latency_window group by 1 order by 1")
     assert [tuple(row) for row in levels] == [(seconds, written) for seconds in (5, 60, 300, 3_600, 86_400)]
 
 
@@ -150,9 +146,7 @@ async def test_an_open_window_is_not_rolled_up(db: Database, sql: asyncpg.Connec
     assert await roll_up(db.dsn or "") == 1
 
 
-async def test_pruning_leaves_what_the_next_level_does_not_contain(
-    db: Database, sql: asyncpg.Connection
-) -> None:
+async def test_pruning_leaves_what_the_next_level_does_not_contain(db: Database, sql: asyncpg.Connection) -> None:
     async def prune() -> int:
         async with Database(db.dsn) as present:
             return await LatencyStore(present).prune()
@@ -225,9 +219,7 @@ async def test_labels_make_the_same_name_in_sql_and_in_python(sql: asyncpg.Conne
         assert name == series_name("s", labels)
 
 
-async def test_windows_of_many_series_are_written_in_one_statement(
-    db: Database, sql: asyncpg.Connection
-) -> None:
+async def test_windows_of_many_series_are_written_in_one_statement(db: Database, sql: asyncpg.Connection) -> None:
     windows = Windows()
     for i in range(3_000):
         windows.add(f"series{i % 1_000}", i % 7, at=NOON + i % 15, now=NOON + 15)
