@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pipeline.errors import ConfigError
 
@@ -22,10 +22,20 @@ FILE_NAME = "pgreflex.toml"
 REFERENCE = "docs/configuration.md lists every setting."
 
 # A Kubernetes service that is named pgreflex puts these into every container beside it; they are not ours.
-_KUBERNETES = re.compile(
-    r"PGREFLEX_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
+_KUBERNETES = re.compile(r"PGREFLEX_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _TESTS = "PGREFLEX_TEST_"
+_LIBPQ_ONLY = {
+    "channel_binding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "tcp_user_timeout",
+}
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)\s*")
 
 
@@ -50,9 +60,7 @@ def from_file(file: Path | None, directory: Path, known: Sequence[str]) -> dict[
             f"{path} cannot be read: {error.strerror or error}", hint="Name a readable file with --config."
         ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 (byte {error.start})", hint="Save the file as UTF-8."
-        ) from None
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start})", hint="Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{path} is not valid TOML: {_lower(str(error))}",
@@ -113,13 +121,14 @@ def database_url(env: Mapping[str, str]) -> dict[str, Given]:
 def address(given: Given) -> Given:
     """A database address as the driver takes it: pairs become a URL, `postgresql+driver:` loses the driver.
 
+    Parameters that only tune libpq are left out; the driver would send them to the server, which refuses them.
     Raises ConfigError without repeating any of the address, because it may hold a password.
     """
     text = given.value
     if not isinstance(text, str):
         return given
     if "://" not in text:
-        return replace(given, value=_url_of_pairs(text, given.source))
+        return replace(given, value=_without_libpq(_url_of_pairs(text, given.source), given.source))
     scheme, rest = text.strip().split("://", 1)
     if scheme.split("+")[0] not in {"postgres", "postgresql"}:
         raise ConfigError(
@@ -138,7 +147,7 @@ def address(given: Given) -> Given:
             f"the address of the database ({given.source}) cannot be taken apart",
             hint="Percent-encode special characters of the password: @ is %40, / is %2F, : is %3A, # is %23.",
         )
-    return replace(given, value=url)
+    return replace(given, value=_without_libpq(url, given.source))
 
 
 def quoted(value: Any) -> str:
@@ -160,6 +169,18 @@ def _url_of_pairs(text: str, source: str) -> str:
             hint="Write postgresql://user:password@host:5432/database",
         )
     return f"postgresql://?{urlencode(pairs)}"
+
+
+def _without_libpq(url: str, source: str) -> str:
+    head, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if ("channel_binding", "require") in pairs:
+        raise ConfigError(
+            f"the address of the database ({source}) requires channel binding, which the driver does not have",
+            hint="Take channel_binding out; sslmode=verify-full makes sure of the server in another way.",
+        )
+    kept = [(name, value) for name, value in pairs if name not in _LIBPQ_ONLY]
+    return url if kept == pairs else f"{head}?{urlencode(kept)}" if kept else head
 
 
 def _secret_in(path: str, name: str) -> Given:

@@ -188,6 +188,14 @@ async def test_ctrl_c_cleans_up_and_ends_with_130(process: Process) -> None:
     assert (command.returncode, out, err) == (130, b"cleaned up\n", b"\n")  # the line that ^C stands on
 
 
+async def test_sigterm_ends_what_does_not_handle_it_which_a_shell_tells_as_143(process: Process) -> None:
+    command = await process("run")
+    assert command.stdout is not None
+    assert await command.stdout.readline() == b"up on 8787\n"
+    command.terminate()
+    assert await command.wait() == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("args", [["version"], ["version", "--json"], ["--help"]])
 async def test_a_reader_that_goes_away_is_no_error(process: Process, args: list[str]) -> None:
     reader, writer = os.pipe()

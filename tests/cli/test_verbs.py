@@ -133,6 +133,12 @@ async def test_global_flags_stand_before_or_after_the_verb(cli: Cli, dsn: str) -
     assert (after.status, after.out) == (0, "[]\n")
 
 
+async def test_an_address_as_psql_takes_it_reaches_the_server(cli: Cli, dsn: str) -> None:
+    mark = "&" if "?" in dsn else "?"
+    for address in (f"{dsn}{mark}connect_timeout=5", dsn.replace("postgresql://", "postgresql+psycopg://")):
+        assert (await cli("watched", "-d", address)).status == 0
+
+
 async def test_migrate_installs_and_tells_what_ran(cli: Cli, empty_dsn: str) -> None:
     names = [file.name for file in migrations.files()]
     assert (await cli("migrate", "--exit-code", "-d", empty_dsn)).status == 3

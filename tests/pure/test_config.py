@@ -199,6 +199,21 @@ def test_pairs_become_a_url_that_means_the_same(
     assert "secret" not in shown(loaded)["dsn"][0]
 
 
+def test_what_only_libpq_understands_is_left_out_of_an_address(tmp_path: Path) -> None:
+    tuned = "connect_timeout=10&sslmode=disable&channel_binding=prefer&keepalives_idle=5"
+    assert given(tmp_path, PGREFLEX_DSN=f"postgresql://u:p%40@h/d?{tuned}").config.dsn == (
+        "postgresql://u:p%40@h/d?sslmode=disable"
+    )
+    assert given(tmp_path, PGREFLEX_DSN="host=h connect_timeout=3").config.dsn == "postgresql://?host=h"
+    assert given(tmp_path, PGREFLEX_DSN="postgresql://h/d?connect_timeout=3").config.dsn == "postgresql://h/d"
+
+
+def test_channel_binding_is_not_dropped_where_it_is_required(tmp_path: Path) -> None:
+    told = refused(tmp_path, PGREFLEX_DSN="postgresql://u:hunter2@h/d?sslmode=require&channel_binding=require")
+    assert "channel binding" in told
+    assert "hunter2" not in told
+
+
 @pytest.mark.parametrize(
     "dsn",
     [
