@@ -5,10 +5,10 @@
 -- $4 int: how many parts at most
 -- locks: the rows, SKIP LOCKED, so that two roll-ups never take the same part
 select series, extract(epoch from start)::float8 as start, writer, part, sum, low, high, errors, over_count, means, weights
-from pipeline.latency_window
-where seconds = $1
-  and not rolled
-  and start < date_bin(make_interval(secs => $2), pipeline.now() - make_interval(secs => $3), timestamptz 'epoch')
-order by start
+from pipeline.latency_window as w
+where w.seconds = $1
+  and not w.rolled
+  and w.start < date_bin(make_interval(secs => $2), pipeline.now() - make_interval(secs => $3), timestamptz 'epoch')
+order by w.start
 limit $4
-for update skip locked
+for update of w skip locked
