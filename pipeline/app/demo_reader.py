@@ -13,10 +13,11 @@ import sys
 import uvloop
 
 from pipeline.app.client import connect
-from pipeline.db.demo import read_balance
+from pipeline.db.demo import read_account, read_branch
 
 READS_PER_SECOND = 200
-ACCOUNTS = 2_000  # the accounts that customers look at; pgbench writes to all 100,000
+ACCOUNTS = 2_000  # the accounts that customers look at; pgbench writes to all 500,000
+BRANCH_SHARE = 0.05  # of reads that also ask for a branch, which is written to several times a second
 
 
 async def read(dsn: str) -> None:
@@ -28,7 +29,9 @@ async def read(dsn: str) -> None:
         while not stopping.is_set():
             # few accounts are asked for often, many seldom
             account = min(int(random.paretovariate(0.6)), ACCOUNTS)
-            await read_balance(client.cache, account)
+            await read_account(client.cache, account)
+            if random.random() < BRANCH_SHARE:  # noqa: S311
+                await read_branch(client.cache, random.randint(1, 5))  # noqa: S311
             await asyncio.sleep(1 / READS_PER_SECOND)
 
 

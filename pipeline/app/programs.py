@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.app.daemon import Daemon
-from pipeline.app.demo import Demo
 from pipeline.config import Config
 
 INTERRUPTED = 130
@@ -24,6 +22,8 @@ class AppPrograms:
 
     async def run(self, config: Config) -> int | None:
         """The daemon, until SIGTERM or SIGINT; both drain, a second SIGINT leaves at once."""
+        from pipeline.app.daemon import Daemon  # noqa: PLC0415 - half a second that short verbs need not pay
+
         daemon = Daemon(config)
         with stopping(daemon.shutdown):
             await daemon.run()
@@ -31,6 +31,8 @@ class AppPrograms:
 
     async def demo(self, config: Config, *, data: Path | None, plain: bool) -> int | None:
         """Everything at once on an embedded server, until SIGTERM or SIGINT."""
+        from pipeline.app.demo import Demo  # noqa: PLC0415 - see above
+
         demo = Demo(config, data=data, plain=plain)
         with stopping(demo.shutdown):
             await demo.run()

@@ -28,9 +28,9 @@ class DemoDatabase:
             await self._database.fetch(name, *args)
 
     async def hold_lock(self, seconds: float) -> None:
-        """Keep the row of branch 1 locked; nothing is changed."""
+        """Keep the branches locked; nothing is changed."""
         async with self._database.transaction() as connection:
-            await connection.fetch(statement("demo/lock_branch"))
+            await connection.fetch(statement("demo/lock_branches"))
             await asyncio.sleep(seconds)
 
 
@@ -40,7 +40,13 @@ class Reads(Protocol):
     async def fetch(self, query: str, *args: Any, tags: list[str]) -> list[dict[str, Any]]: ...
 
 
-async def read_balance(cache: Reads, account: int) -> int | None:
-    """The balance of an account, as of one of the last moments; None when there is no such account."""
-    rows = await cache.fetch(statement("demo/balance"), account, tags=[f"pgbench_accounts:{account}"])
+async def read_account(cache: Reads, account: int) -> int | None:
+    """The balance of an account, a moment old at most; None when there is no such account."""
+    rows = await cache.fetch(statement("demo/account"), account, tags=[f"pgbench_accounts:{account}"])
+    return rows[0]["balance"] if rows else None
+
+
+async def read_branch(cache: Reads, branch: int) -> int | None:
+    """The balance of a branch, which every third write or so changes; None when there is no such branch."""
+    rows = await cache.fetch(statement("demo/branch"), branch, tags=[f"pgbench_branches:{branch}"])
     return rows[0]["balance"] if rows else None

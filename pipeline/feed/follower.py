@@ -179,7 +179,7 @@ class Follower:
             raise DatabaseUnavailable(f"no beat of the feed for {silent:.0f} s; listening anew")
 
     def _go_down(self, reason: str) -> None:
-        if self.up:
+        if self.up and not self._stopping:
             log.warning("the feed is down", reason=reason)
         self.up = False
         for sink in self._sinks:

@@ -1,4 +1,4 @@
--- balance: what an account holds
+-- account: what an account holds
 -- $1 int: the account
 -- locks: none
 select abalance as balance from pgbench_accounts where aid = $1
