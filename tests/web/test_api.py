@@ -200,3 +200,15 @@ async def test_streams_are_limited(http: Client, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(api, "MOST_STREAMS", 1)
     async with http.get("/api/v1/stream") as first, http.get("/api/v1/stream") as second:
         assert (first.status, second.status) == (200, 503)
+
+
+async def test_asking_for_the_head_of_the_stream_opens_none(server: WebServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for method, path in (("HEAD", "/api/v1/stream"), ("GET", "/livez")):
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    answers = b""
+    async with asyncio.timeout(2):
+        while not answers.endswith(b"ok\n"):
+            answers += await reader.read(4096)
+    assert answers.count(b"HTTP/1.1 200") == 2
+    writer.close()
