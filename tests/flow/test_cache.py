@@ -159,6 +159,21 @@ async def test_a_read_under_an_older_snapshot_than_a_delivered_change_is_not_sto
     await old.close()
 
 
+async def test_those_who_may_not_share_an_old_read_share_a_new_one(cache: Cache, feed: Feed) -> None:
+    old = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+    feed.change(await update(feed.sql, 11), "1")
+    await feed.prove()
+    stale, fresh = Counted(Loaded("old", old), open_=False), Counted("new")
+    first = asyncio.ensure_future(cache.get_or_load("k", stale, tags="orders:1"))
+    await eventually(lambda: stale.calls)
+    others = [asyncio.ensure_future(cache.get_or_load("k", fresh, tags="orders:1")) for _ in range(20)]
+    await eventually(lambda: cache.status().misses_total == 21)
+    stale.gate.set()
+    assert await first == "old"  # it brought its own old transaction
+    assert set(await asyncio.gather(*others)) == {"new"}
+    assert fresh.calls == 1
+
+
 async def test_when_nothing_is_proved_reads_go_to_the_database_and_come_back_with_the_proof(
     cache: Cache, feed: Feed, clock: Clock
 ) -> None:
@@ -244,24 +259,36 @@ async def test_one_who_gives_up_does_not_stop_the_load_for_the_others(cache: Cac
 
 
 async def test_a_load_that_nobody_waits_for_is_cancelled_and_joined_by_nobody(cache: Cache, feed: Feed) -> None:
-    loader = Counted("v", open_=False)
-    first = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    loader, tidied = Counted("v", open_=False), asyncio.Event()
+
+    async def tidy() -> Any:
+        try:
+            return await loader()
+        finally:
+            await tidied.wait()  # a load that is cancelled may take its time to end
+
+    first = asyncio.ensure_future(cache.get_or_load("k", tidy, tags="orders"))
     await eventually(lambda: loader.calls)
     first.cancel()
-    await asyncio.sleep(0)
-    second = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
+    await asyncio.wait([first])
+    second = asyncio.ensure_future(cache.get_or_load("k", tidy, tags="orders"))
     await eventually(lambda: loader.calls == 2)
     loader.gate.set()
+    tidied.set()
     assert await second == "v"
     assert first.cancelled()
 
 
-async def test_a_flush_empties_the_cache_and_loads_in_flight_are_not_stored(cache: Cache, feed: Feed) -> None:
+@pytest.mark.parametrize("how", ["flush", "clear"])
+async def test_what_empties_the_cache_keeps_loads_in_flight_out_of_it(cache: Cache, feed: Feed, how: str) -> None:
     loader = Counted("v", open_=False)
     await cache.fetch(TOTAL, 1, tags="orders:1")
     asking = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
     await eventually(lambda: loader.calls)
-    cache.on_flush("a gap")
+    if how == "flush":
+        cache.on_flush("a gap")
+    else:
+        cache.clear()
     loader.gate.set()
     assert await asking == "v"
     assert cache.status().entries == 0
