@@ -140,6 +140,8 @@ class JobWorker:
                 await self._drain()
                 for task in self._loops:
                     task.cancel()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group  # what a person should read
         finally:
             await self._leave()
 
@@ -218,9 +220,7 @@ class JobWorker:
             return 0
         if not sweep.unsettled:
             return self._poll
-        queue.pause = min(
-            self._poll, queue.pause * 1.5
-        )  # stragglers announce themselves; this is for a deaf feed
+        queue.pause = min(self._poll, queue.pause * 1.5)  # stragglers announce themselves; this is for a deaf feed
         return max(queue.pause, 20 * sweep.seconds)
 
     def _take(self, queue: _Queue, jobs: list[Job]) -> None:
@@ -306,11 +306,21 @@ class JobWorker:
         lost = await self._store.give_back(self._worker, self._outcomes.leases(), UNKNOWN_SECONDS)
         if lost:
             log.warning("jobs whose claim got lost went back to their queue", jobs=lost)
+        if not self._may_judge():
+            return
         again, failed = await self._store.rescue(self._dead_seconds)
         if again or failed:
             log.warning("jobs of a lost worker were rescued", again=again, failed=failed)
             self._totals.update(rescued=again, failed=failed)
             self._wake_all()
+
+    def _may_judge(self) -> bool:
+        """Whether silence of others means that they are gone.
+
+        After an outage of the server everybody looks dead, this worker too, until the next beats have arrived.
+        """
+        since = self._heartbeat.steady_since if self._heartbeat else None
+        return since is not None and time.monotonic() - since > self._dead_seconds
 
     def _wake_all(self) -> None:
         for name in self._queues:

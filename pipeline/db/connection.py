@@ -153,10 +153,12 @@ def translated() -> Iterator[None]:
     """Turn the driver's errors into ours."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (*_DRIVER, OSError, TimeoutError) as error:
         raise translate(error) from error
 
 
+# The last comes when a connection breaks while the driver looks up types: it stumbles over its own state.
+_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _NO_LOGIN = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -170,6 +172,7 @@ _GONE = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,
 )
 _MISSING = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)

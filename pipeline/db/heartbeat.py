@@ -11,6 +11,7 @@ nothing; once the loop has not turned for `patience` seconds the beats end, and 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ log = structlog.get_logger("pgreflex.heartbeat")
 class Heartbeat:
     """Tells the server every BEAT_SECONDS that worker number `worker` lives.
 
-    turned: when the main loop last turned, on the monotonic clock. last: when a beat last arrived, on the
-    same clock, or None.
+    steady_since: since when no beat has failed, on the monotonic clock; None while they fail. turned: when
+    the main loop last turned, on the monotonic clock. last: when a beat last arrived, on the same clock, or
+    None.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Heartbeat:
         every: float = BEAT_SECONDS,
     ) -> None:
         self.last: float | None = None
+        self.steady_since: float | None = -math.inf
         self._dsn = dsn
         self._args = (worker, name, list(queues))
         self._turned = turned
@@ -74,9 +77,7 @@ class Heartbeat:
             still = time.monotonic() - self._turned()
             if still > self._patience:
                 if not warned:
-                    log.error(
-                        "the event loop hangs; its jobs are left to other workers", seconds=round(still)
-                    )
+                    log.error("the event loop hangs; its jobs are left to other workers", seconds=round(still))
                 warned = True
             else:
                 warned = False
@@ -93,7 +94,10 @@ class Heartbeat:
             with translated():
                 await connection.execute(statement("jobs/beat"), *self._args, timeout=BEAT_TIMEOUT_SECONDS)
             self.last = time.monotonic()
+            if self.steady_since is None:
+                self.steady_since = self.last
         except PgreflexError as error:
+            self.steady_since = None
             log.warning("a heartbeat did not arrive", error=error.message)
             if connection is not None:
                 connection.terminate()

@@ -24,7 +24,7 @@ from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.jobs import JobStore
 from pipeline.registry import Registry
 from tests.conftest import eventually
-from tests.jobs_kit import claim, job_store
+from tests.jobs_kit import claim, job_store, lose
 
 AT_ONCE = Backoff(first=0.01, factor=1, jitter=0)
 
@@ -329,7 +329,7 @@ async def test_a_worker_that_is_cancelled_gives_its_jobs_back_too(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    row = await sql.fetchrow("select attempt, pos is not null as ready from pipeline.job")
+    [row] = await sql.fetch("select attempt, pos is not null as ready from pipeline.job")
     assert tuple(row) == (1, True)
     assert await sql.fetchval("select count(*) from pipeline.lease") == 0
 
@@ -471,6 +471,27 @@ async def test_a_loop_that_hangs_for_good_is_given_up(store: JobStore, sql: asyn
     turned = time.monotonic()
     await eventually(lambda: heartbeat.last != last)
     await heartbeat.stop()
+
+
+async def test_after_an_outage_a_worker_does_not_take_everybody_for_dead(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    other = await store.register("other", ["default"])
+    await store.enqueue("t")
+    await claim(store, other)
+    await lose(sql, other)
+    async with running(store, registry, {"elsewhere": 1}, dead_seconds=0.4) as worker:
+        heartbeat = worker._heartbeat
+        assert heartbeat is not None
+        heartbeat.steady_since = None  # its own beats fail at this moment
+        await worker._rescue()
+        assert await sql.fetchval("select count(*) from pipeline.lease") == 1
+        heartbeat.steady_since = time.monotonic()
+        await worker._rescue()
+        assert await sql.fetchval("select count(*) from pipeline.lease") == 1
+        await eventually(worker._may_judge)
+        await worker._rescue()
+        assert await sql.fetchval("select count(*) from pipeline.lease") == 0
 
 
 async def test_a_worker_whose_row_was_pruned_comes_back(store: JobStore, sql: asyncpg.Connection) -> None:

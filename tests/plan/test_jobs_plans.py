@@ -67,6 +67,16 @@ def scans(plan: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     ]
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_statement_fits_the_tables(jobs_sql: asyncpg.Connection, name: str) -> None:
+    text = statement(name)
+    prepared = await jobs_sql.prepare(text)
+    numbers = {int(n) for n in re.findall(r"^-- .*$", text, re.MULTILINE) for n in re.findall(r"\$(\d+)", n)}
+    assert sorted(numbers) == list(range(1, len(prepared.get_parameters()) + 1)), "parameters in the header"
+    assert text.startswith(f"-- {name.removeprefix('jobs/')}: ")
+    assert "\n-- locks: " in text
+
+
 def test_statements_that_need_an_index_name_it() -> None:
     assert {"jobs/claim", "jobs/look", "jobs/promote"} <= set(INDEXED)
 
