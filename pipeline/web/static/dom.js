@@ -80,7 +80,7 @@ export class Table {
       seen.add(key);
       let line = this.rows.get(key);
       if (!line) this.rows.set(key, (line = this.line()));
-      this.columns.forEach((column, at) => fill(line.cells[at], column.cell(row)));
+      this.columns.forEach((column, at) => fill(line.cells[at], column.cell(row), column.head));
       if (this.body.children[index] !== line.element) this.body.insertBefore(line.element, this.body.children[index] ?? null);
     });
     for (const [key, line] of this.rows) {
@@ -109,7 +109,12 @@ function sized(column) {
   return col;
 }
 
-function fill(cell, content) {
+/** A name that may break after a dot, a slash or an underscore; what is copied stays the name. */
+function breakable(name) {
+  return name.split(/(?<=[._/-])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+}
+
+function fill(cell, content, isName) {
   const given = content !== null && typeof content === "object" ? content : { text: content };
   mood(cell.value, "value", given.mood);
   if (given.shape && given.text) {
@@ -120,7 +125,9 @@ function fill(cell, content) {
     }
     if (given.title) cell.value.title = given.title;
   } else {
+    const before = cell.value.dataset.shown;
     put(cell.value, given.text, given.title ?? null);
+    if (isName && given.text && cell.value.dataset.shown !== before) cell.value.replaceChildren(...breakable(given.text));
     cell.value.classList.toggle("unknown", given.text === null || given.text === undefined || given.text === "");
   }
   if (given.below) {
