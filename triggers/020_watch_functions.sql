@@ -72,6 +72,22 @@ end
 $$;
 revoke execute on function pipeline.scan_expression from public;
 
+-- Whether the text of a key or declared column may depend on the writer's session; everybody has to see the same keys.
+-- Types made of others (arrays, ranges, domains, composites) count as such, whatever they are made of.
+create or replace function pipeline.reads_unlike(p_watch pipeline.watch) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pg_attribute a join pg_type t on t.oid = a.atttypid
+        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys || coalesce(p_watch.columns, '{}'))
+          and t.typtype <> 'e'
+          and a.atttypid <> all (array[
+              'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'bool', 'json', 'jsonb',
+              'inet', 'cidr', 'oid']::regtype[]))
+$$;
+revoke execute on function pipeline.reads_unlike from public;
+
 create or replace function pipeline.create_watch_functions(p_watch pipeline.watch) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -82,16 +98,7 @@ declare
     v_timed text := 'null';
     v_pinned text := '';
 begin
-    -- The text of other types may depend on the writer's session, and everybody has to see the same keys. Types made
-    -- of others (arrays, ranges, domains, composites) count as such, whatever they are made of.
-    if exists (
-        select from pg_attribute a join pg_type t on t.oid = a.atttypid
-        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys || coalesce(p_watch.columns, '{}'))
-          and t.typtype <> 'e'
-          and a.atttypid <> all (array[
-              'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'bool', 'json', 'jsonb',
-              'inet', 'cidr', 'oid']::regtype[])
-    ) then
+    if pipeline.reads_unlike(p_watch) then
         v_pinned := 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'''
             ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C''';
     end if;
@@ -189,3 +196,10 @@ begin
 end
 $$;
 revoke execute on function pipeline.create_watch_functions from public;
+
+-- Watches that an earlier version made get the functions of this one.
+do $$
+begin
+    perform pipeline.create_watch_functions(w) from pipeline.watch w;
+end
+$$;

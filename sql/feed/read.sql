@@ -36,7 +36,8 @@ found as (
 )
 select
     s.upto::text as upto, s.gate, clock_timestamp() as at_server,
-    e.xid::text::bigint as xid, e.id, coalesce(e.name, w.tag, '') as name, e.op::text as op, e.keys, e.rows,
+    e.xid::text::bigint as xid, e.id,
+    coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), '') as name, e.op::text as op, e.keys, e.rows,
     e.ms, e.payload, e.at
 from s
 left join lateral (select * from found order by xid, id limit $5::int) e on true

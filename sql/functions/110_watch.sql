@@ -26,10 +26,13 @@ as $$
 $$;
 revoke execute on function pipeline.relations_of from public;
 
--- Which triggers a relation should have for a watch: their suffix, and what comes behind `create trigger NAME`.
-create or replace function pipeline.triggers_of(p_watch pipeline.watch)
+-- Which triggers a relation should have for a watch: their suffix, what comes behind `create trigger NAME`, and when
+-- they fire. `always`: also in sessions that set session_replication_role to replica, as restores and bulk loads do.
+-- Postgres copies row triggers from a partitioned table to its partitions, with a mode of its own, so those are only
+-- given to tables that hold rows.
+create or replace function pipeline.triggers_of(p_watch pipeline.watch, p_relation oid)
 returns table (suffix text, definition text, mode text)
-language sql immutable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select * from (values
@@ -41,37 +44,61 @@ as $$
         ('begin', 'before insert or update or delete on %s for each statement', 'always'),
         ('replicated', 'after insert or update or delete on %s for each row', 'replica')
     ) t (suffix, definition, mode)
-    where (suffix <> 'begin' or p_watch.timing) and (suffix <> 'replicated' or p_watch.replicated)
+    where (suffix <> 'begin' or p_watch.timing)
+      and (suffix <> 'replicated'
+           or p_watch.replicated and (select relkind from pg_class where oid = p_relation) = 'r')
 $$;
 revoke execute on function pipeline.triggers_of from public;
 
--- Gives a relation the triggers that it lacks; returns how many. `always`: they also fire in sessions that set
--- session_replication_role to replica, as restores and bulk loads do.
-create or replace function pipeline.create_watch_triggers(p_watch pipeline.watch, p_relation oid) returns int
+-- Gives a relation the triggers that it lacks, and each its mode; returns how many it touched. One that was disabled
+-- by hand stays so unless p_enable.
+create or replace function pipeline.create_watch_triggers(
+    p_watch pipeline.watch, p_relation oid, p_enable boolean default false
+) returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_row record;
-    v_name text;
-    v_made int := 0;
+    v_touched int := 0;
 begin
-    for v_row in select * from pipeline.triggers_of(p_watch) loop
-        v_name := format('pgreflex_%s_%s', p_watch.id, v_row.suffix);
-        continue when exists (select from pg_trigger where tgrelid = p_relation and tgname = v_name);
-        execute format('create trigger %I ' || v_row.definition || ' execute function pipeline.watch_%s_%s()',
-                       v_name, p_relation::regclass, p_watch.id, v_row.suffix);
-        execute format('alter table only %s enable %s trigger %I', p_relation::regclass, v_row.mode, v_name);
-        v_made := v_made + 1;
+    for v_row in
+        select t.*, format('pgreflex_%s_%s', p_watch.id, t.suffix) as name, g.tgenabled as enabled
+        from pipeline.triggers_of(p_watch, p_relation) t
+        left join pg_trigger g on g.tgrelid = p_relation and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix)
+        where g.tgenabled is null or (g.tgenabled = 'D' and p_enable)
+           or g.tgenabled not in ('D', upper(left(t.mode, 1))::"char")
+    loop
+        if v_row.enabled is null then
+            execute format('create trigger %I ' || v_row.definition || ' execute function pipeline.watch_%s_%s()',
+                           v_row.name, p_relation::regclass, p_watch.id, v_row.suffix);
+        end if;
+        execute format('alter table only %s enable %s trigger %I', p_relation::regclass, v_row.mode, v_row.name);
+        v_touched := v_touched + 1;
     end loop;
-    return v_made;
+    return v_touched;
 end
 $$;
 revoke execute on function pipeline.create_watch_triggers from public;
 
--- Locks a table and its partitions against writers, in attempts of 100 ms with pauses between: a request for a lock
--- that waits makes every later writer wait behind it, so it must never wait long. Gives up after p_patience.
-create or replace function pipeline.lock_gently(p_relation oid, p_patience interval default '20 seconds') returns void
+-- Triggers of a watch that nobody needs: on a table that left the tree, or of a kind that was switched off.
+create or replace function pipeline.spare_triggers(p_watch pipeline.watch) returns table (relation oid, name name)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select g.tgrelid, g.tgname from pg_trigger g
+    where g.tgname ~ format('^pgreflex_%s_', p_watch.id) and not g.tgisinternal
+      and not exists (
+          select from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch, r) t
+          where r = g.tgrelid and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix))
+$$;
+revoke execute on function pipeline.spare_triggers from public;
+
+-- Locks a table and its partitions, in attempts of 100 ms with pauses between: a request for a lock that waits
+-- makes everyone later wait behind it, so it must never wait long. Gives up after p_patience.
+create or replace function pipeline.lock_gently(
+    p_relation oid, p_mode text, p_patience interval default '20 seconds'
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -85,7 +112,7 @@ begin
         begin
             perform set_config('lock_timeout', '100ms', true);
             for v_one in select r from pipeline.relations_of(p_relation) r order by r loop
-                execute format('lock table only %s in share row exclusive mode', v_one::regclass);
+                execute format('lock table only %s in %s mode', v_one::regclass, p_mode);
             end loop;
             perform set_config('lock_timeout', v_before, true);
             return;
@@ -98,7 +125,7 @@ begin
                 raise lock_not_available using
                     message = format('%s is in use by other transactions (process %s)', p_relation::regclass,
                                      coalesce(v_holders, 'unknown')),
-                    hint = 'Nothing was changed and no writer was held up. Try again when they have ended.';
+                    hint = 'Nothing was changed and nobody was held up. Try again when they have ended.';
             end if;
         end;
         perform pg_sleep(0.1 + random() * 0.3);
@@ -178,7 +205,8 @@ revoke execute on function pipeline.check_columns from public;
 --   timing      how long each statement takes is reported too
 --   durable     events survive a crash of the server, at the price of a logged row each
 --   replicated  report rows that logical replication applies, one event a row
--- Calling it again with other arguments changes the watch. Takes SHARE ROW EXCLUSIVE on the table, gently.
+-- Calling it again with other arguments changes the watch. Takes SHARE ROW EXCLUSIVE on the table, gently; ACCESS
+-- EXCLUSIVE where timing or replicated is switched off, since dropping a trigger needs that.
 create or replace function pipeline.watch(
     relation text, keys text[] default null, columns text[] default null,
     timing boolean default false, durable boolean default false, replicated boolean default false
@@ -190,6 +218,7 @@ declare
     v_relation oid := pipeline.relation_named(relation);
     v_keys text[] := keys;
     v_watch pipeline.watch;
+    v_fewer boolean;
     v_one oid;
 begin
     perform pipeline.check_watchable(relation, v_relation);
@@ -200,7 +229,10 @@ begin
         where i.indrelid = v_relation and i.indisprimary and a.attrelid = v_relation;
     end if;
     perform pipeline.check_columns(v_relation, v_keys || coalesce(columns, '{}'));
-    perform pipeline.lock_gently(v_relation);
+    v_fewer := exists (
+        select from pipeline.watch w where w.relation = v_relation
+        and (w.timing and not watch.timing or w.replicated and not watch.replicated));
+    perform pipeline.lock_gently(v_relation, case when v_fewer then 'access exclusive' else 'share row exclusive' end);
     insert into pipeline.watch as w (relation, tag, keys, columns, timing, durable, replicated)
     values (v_relation, pipeline.tag_of(v_relation), v_keys, watch.columns, watch.timing, watch.durable,
             watch.replicated)
@@ -209,11 +241,11 @@ begin
             durable = excluded.durable, replicated = excluded.replicated
     returning w.* into v_watch;
     perform set_config('pipeline.own_ddl', 'on', true);
-    perform pipeline.drop_watch_triggers(v_watch);
     perform pipeline.create_watch_functions(v_watch);
     for v_one in select r from pipeline.relations_of(v_relation) r loop
-        perform pipeline.create_watch_triggers(v_watch, v_one);
+        perform pipeline.create_watch_triggers(v_watch, v_one, p_enable => true);
     end loop;
+    perform pipeline.drop_spare_triggers(v_watch);
     perform set_config('pipeline.own_ddl', 'off', true);
     update pipeline.watch w
         set tree = (select array_agg(r order by r) from pipeline.relations_of(v_relation) r)
@@ -239,7 +271,26 @@ end
 $$;
 revoke execute on function pipeline.relation_named from public;
 
-create or replace function pipeline.drop_watch_triggers(p_watch pipeline.watch) returns void
+-- Needs ACCESS EXCLUSIVE on the tables that have such triggers.
+create or replace function pipeline.drop_spare_triggers(p_watch pipeline.watch) returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_row record;
+    v_dropped int := 0;
+begin
+    for v_row in select * from pipeline.spare_triggers(p_watch) loop
+        execute format('drop trigger %I on %s', v_row.name, v_row.relation::regclass);
+        v_dropped := v_dropped + 1;
+    end loop;
+    return v_dropped;
+end
+$$;
+revoke execute on function pipeline.drop_spare_triggers from public;
+
+-- The end of a watch: its triggers, its functions, its row. What it reported and nobody has read yet keeps its name.
+create or replace function pipeline.drop_watch(p_watch pipeline.watch) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -258,11 +309,15 @@ begin
     loop
         execute format('drop function %s', v_row.signature);
     end loop;
+    insert into pipeline.former_watch (id, tag) values (p_watch.id, p_watch.tag);
+    delete from pipeline.watch w where w.id = p_watch.id;
+    perform pipeline.write_event(null, 'w', null, 0, null, p_watch.tag);
 end
 $$;
-revoke execute on function pipeline.drop_watch_triggers from public;
+revoke execute on function pipeline.drop_watch from public;
 
--- Stop watching a table; false if it was not watched. Followers are told that the table is no longer known.
+-- Stop watching a table; false if it was not watched. Followers are told that the table is no longer known. Takes
+-- ACCESS EXCLUSIVE on the table, gently.
 create or replace function pipeline.unwatch(relation text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -278,12 +333,10 @@ begin
     if not found then
         return false;
     end if;
-    perform pipeline.lock_gently(v_relation);
+    perform pipeline.lock_gently(v_relation, 'access exclusive');
     perform set_config('pipeline.own_ddl', 'on', true);
-    perform pipeline.drop_watch_triggers(v_watch);
+    perform pipeline.drop_watch(v_watch);
     perform set_config('pipeline.own_ddl', 'off', true);
-    delete from pipeline.watch w where w.id = v_watch.id;
-    perform pipeline.write_event(null, 'w', null, 0, null, v_watch.tag);
     return true;
 end
 $$;

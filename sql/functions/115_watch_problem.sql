@@ -20,7 +20,7 @@ begin
         return format('column %s is gone; every change counts for the whole table', quote_ident(v_bad));
     end if;
     select string_agg(distinct r::regclass::text, ', ') into v_bad
-    from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch) t
+    from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch, r) t
     where not exists (select from pg_trigger where tgrelid = r
                       and tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix));
     if v_bad is not null then
