@@ -120,11 +120,11 @@ export class View {
       [percent(cache?.hit_ratio), cache?.age_bound_seconds == null ? null : "≤ " + duration(cache.age_bound_seconds)],
       ...cacheNote(cache));
     this.tiles.jobs.show([number(jobs?.per_second), number(total("ready")), number(total("running"))],
-      jobs ? `run p95 ${milliseconds(jobs.run.p95) ?? "unknown"}, wait p95 ${milliseconds(jobs.wait.p95) ?? "unknown"}` : "no job queue in this process");
+      jobsNote(jobs));
     const firing = count(alerts, "firing");
     const worst = byRank(alerts)[0];
     this.tiles.alerts.show([number(firing), number(count(alerts, "pending"))],
-      worst ? worst.rule : alerts ? "nothing pending or firing" : "no alerts in this process", firing ? "bad" : "");
+      worst ? worst.rule : alerts ? "nothing to report" : "no alerts in this process", firing ? "bad" : "");
     mood(byId("tile-alerts"), "tile", firing ? "alarm" : "");
   }
 
@@ -169,6 +169,12 @@ function windowNote(quantiles, what) {
   if (!quantiles.count) return "no events in the window";
   const over = quantiles.window_seconds === null ? "" : " in " + duration(quantiles.window_seconds);
   return `${number(quantiles.count)} ${what}${quantiles.count === 1 ? "" : "s"}${over}`;
+}
+
+function jobsNote(jobs) {
+  if (!jobs) return "no job queue in this process";
+  const known = [["run", jobs.run.p95], ["wait", jobs.wait.p95]].filter(([, value]) => value !== null);
+  return known.map(([what, value]) => `${what} p95 ${milliseconds(value)}`).join(", ") || "no job has run lately";
 }
 
 function cacheNote(cache) {
