@@ -332,7 +332,7 @@ async def test_an_alert_raised_in_a_transaction_that_rolls_back_leaves_nothing(
     await sql.execute("select pipeline.raise_alert('a', 'x')")
     await transaction.rollback()
     assert await judge_all(dsn) == []
-    for table in ("alert_inbox", "alert_state", "outbox_0", "outbox_1"):
+    for table in ("alert_inbox", "alert_state", "alert_notice"):
         assert await sql.fetchval(f"select count(*) from pipeline.{table}") == 0
 
 
