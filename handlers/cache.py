@@ -79,8 +79,6 @@ class Cache:
         self._failure = ""
         self._samples: deque[tuple[float, int, int]] = deque()
 
-    # -- reading ---------------------------------------------------------------------------------------------
-
     async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, ttl: Ttl = None) -> Any:
         """The value of `key`, from the cache or else from `loader`; requests at the same time share one load.
 
@@ -104,9 +102,7 @@ class Cache:
             rows, snapshot = await self._source.read(query, args)
             return Loaded(rows, snapshot)
 
-        rows: list[dict[str, Any]] = await self.get_or_load(
-            ("sql", query, freeze(args)), load, tags=tags, ttl=ttl
-        )
+        rows: list[dict[str, Any]] = await self.get_or_load(("sql", query, freeze(args)), load, tags=tags, ttl=ttl)
         return rows
 
     def cached(
@@ -147,8 +143,6 @@ class Cache:
         finally:
             scope_of_request.reset(token)
 
-    # -- changing --------------------------------------------------------------------------------------------
-
     def invalidate(self, tags: Tags) -> None:
         """Drop what depends on `tags`, here only, as if they had changed; no load in flight is stored."""
         for tag in _tag_set(tags) or ():
@@ -157,8 +151,6 @@ class Cache:
     def clear(self) -> None:
         """Drop everything in this process; loads in flight are not stored."""
         self.core.clear()
-
-    # -- the feed (FeedSink) ---------------------------------------------------------------------------------
 
     def on_batch(self, batch: Batch) -> None:
         self.core.on_batch(batch)
@@ -173,8 +165,6 @@ class Cache:
     def on_down(self, reason: str) -> None:
         self.core.on_down()
         log.info("feed is down; reads go to the database once the last proof runs out", reason=reason)
-
-    # -- the probes (Service) --------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._stopping.clear()
