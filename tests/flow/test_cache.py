@@ -9,89 +9,12 @@ import asyncpg
 import pytest
 
 from handlers.cache import Cache, Loaded
-from pipeline.core.events import Batch, Event
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
-from pipeline.errors import QueryFailed, UsageError
+from pipeline.errors import UsageError
 from tests.conftest import eventually
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Feed:
-    """Says to a cache what the real feed would."""
-
-    def __init__(self, cache: Cache, sql: asyncpg.Connection) -> None:
-        self.cache = cache
-        self.sql = sql
-        self.seq = 0
-
-    async def position(self) -> None:
-        text = await self.sql.fetchval("select pg_current_snapshot()::text")
-        self.cache.on_batch(Batch("epoch", self.seq, self.seq - 1))
-        self.cache.on_position(Snapshot.parse(text))
-
-    async def prove(self) -> None:
-        await self.cache.probe()
-        await self.position()
-
-    def change(self, xid: int, *keys: str, name: str = "orders") -> None:
-        self.cache.on_batch(Batch("epoch", 1, 0, None, (Event(xid, name, "u", keys or None),)))
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def cache(db: Database, clock: Clock) -> Cache:
-    return Cache(prober=CacheDatabase(db), clock=clock)
-
-
-@pytest.fixture
-async def feed(cache: Cache, sql: asyncpg.Connection) -> Feed:
-    await sql.execute("create table orders (id int primary key, total int)")
-    await sql.execute("insert into orders select n, 10 * n from generate_series(1, 3) n")
-    feed = Feed(cache, sql)
-    await feed.prove()
-    await feed.prove()  # the first position ends the time before the cache was listening
-    return feed
-
-
-async def update(sql: asyncpg.Connection, total: int) -> int:
-    """Change order 1; returns the transaction."""
-    async with sql.transaction():
-        await sql.execute("update orders set total = $1 where id = 1", total)
-        return int(await sql.fetchval("select pg_current_xact_id()::text"))
-
-
-class Counted:
-    """A loader that counts its calls and waits for a sign before it returns."""
-
-    def __init__(self, value: Any = None, *, open_: bool = True) -> None:
-        self.value = value
-        self.calls = 0
-        self.gate = asyncio.Event()
-        if open_:
-            self.gate.set()
-
-    async def __call__(self) -> Any:
-        self.calls += 1
-        await self.gate.wait()
-        if isinstance(self.value, BaseException):
-            raise self.value
-        return self.value
-
-
-TOTAL = "select total from orders where id = $1"
+from tests.flow.cache_kit import TOTAL, Clock, Counted, Feed, cache_fixture, clock_fixture, feed_fixture, update  # noqa: F401
 
 
 async def test_a_query_is_asked_once_and_again_after_its_row_changed(cache: Cache, feed: Feed) -> None:
@@ -204,96 +127,6 @@ async def test_a_writer_that_the_feed_has_not_reached_keeps_the_cache_from_servi
     assert cache.status().hits_total == 0
 
 
-async def test_requests_at_the_same_time_share_one_load(cache: Cache, feed: Feed) -> None:
-    loader = Counted("v", open_=False)
-    asking = [asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders")) for _ in range(50)]
-    await eventually(lambda: loader.calls)
-    loader.gate.set()
-    assert set(await asyncio.gather(*asking)) == {"v"}
-    assert loader.calls == 1
-
-
-async def test_while_nothing_is_proved_requests_share_young_loads_only_and_few_loads_run(
-    db: Database, clock: Clock
-) -> None:
-    cache = Cache(prober=CacheDatabase(db), clock=clock, max_direct_loads=2)
-    loader = Counted("v", open_=False)
-    asking = [asyncio.ensure_future(cache.get_or_load("a", loader, tags="t")) for _ in range(5)]
-    await eventually(lambda: loader.calls)
-    clock.now += 1.01
-    asking += [asyncio.ensure_future(cache.get_or_load(key, loader, tags="t")) for key in "aabcd"]
-    await eventually(lambda: cache.status().bypassed_total == 10)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert loader.calls == 2
-    loader.gate.set()
-    await asyncio.gather(*asking)
-    assert loader.calls == 5
-
-
-async def test_a_failing_load_fails_all_who_wait_and_leaves_nothing(cache: Cache, feed: Feed) -> None:
-    loader = Counted(LookupError("gone"), open_=False)
-    asking = [asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders")) for _ in range(3)]
-    await eventually(lambda: loader.calls)
-    loader.gate.set()
-    assert [type(result) for result in await asyncio.gather(*asking, return_exceptions=True)] == [LookupError] * 3
-    loader.value = None
-    assert await cache.get_or_load("k", loader, tags="orders") is None
-    assert await cache.get_or_load("k", loader, tags="orders") is None  # None is a value
-    assert loader.calls == 2
-    with pytest.raises(QueryFailed):
-        await cache.fetch("select no_such_column from orders", tags="orders")
-
-
-async def test_one_who_gives_up_does_not_stop_the_load_for_the_others(cache: Cache, feed: Feed) -> None:
-    loader = Counted("v", open_=False)
-    first = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
-    second = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
-    await eventually(lambda: loader.calls)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    loader.gate.set()
-    assert await second == "v"
-    assert loader.calls == 1
-
-
-async def test_a_load_that_nobody_waits_for_is_cancelled_and_joined_by_nobody(cache: Cache, feed: Feed) -> None:
-    loader, tidied = Counted("v", open_=False), asyncio.Event()
-
-    async def tidy() -> Any:
-        try:
-            return await loader()
-        finally:
-            await tidied.wait()  # a load that is cancelled may take its time to end
-
-    first = asyncio.ensure_future(cache.get_or_load("k", tidy, tags="orders"))
-    await eventually(lambda: loader.calls)
-    first.cancel()
-    await asyncio.wait([first])
-    second = asyncio.ensure_future(cache.get_or_load("k", tidy, tags="orders"))
-    await eventually(lambda: loader.calls == 2)
-    loader.gate.set()
-    tidied.set()
-    assert await second == "v"
-    assert first.cancelled()
-
-
-@pytest.mark.parametrize("how", ["flush", "clear"])
-async def test_what_empties_the_cache_keeps_loads_in_flight_out_of_it(cache: Cache, feed: Feed, how: str) -> None:
-    loader = Counted("v", open_=False)
-    await cache.fetch(TOTAL, 1, tags="orders:1")
-    asking = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
-    await eventually(lambda: loader.calls)
-    if how == "flush":
-        cache.on_flush("a gap")
-    else:
-        cache.clear()
-    loader.gate.set()
-    assert await asking == "v"
-    assert cache.status().entries == 0
-
-
 async def test_what_is_invalidated_or_cleared_by_hand_is_loaded_anew(cache: Cache, feed: Feed) -> None:
     loader = Counted("v")
     for forget in (lambda: cache.invalidate(tags=["orders"]), lambda: cache.invalidate("orders:7"), cache.clear):
@@ -343,17 +176,6 @@ async def test_a_value_made_of_cached_values_goes_with_them(cache: Cache, feed: 
     assert cache.status().hits_total == hits + 1
     feed.change(1, "2")  # long past, but nobody knows under which snapshot the whole page was read
     assert "page" not in cache.core.store.entries
-
-
-async def test_a_load_that_asks_for_its_own_key_does_not_wait_for_itself(cache: Cache, feed: Feed) -> None:
-    depth = 0
-
-    async def load() -> int:
-        nonlocal depth
-        depth += 1
-        return depth if depth > 2 else int(await cache.get_or_load("k", load, tags="orders"))
-
-    assert await asyncio.wait_for(cache.get_or_load("k", load, tags="orders"), 5) == 3
 
 
 async def test_a_cached_function_has_one_entry_for_each_call_however_written(cache: Cache, feed: Feed) -> None:
@@ -425,22 +247,3 @@ async def test_a_probe_that_fails_is_told_and_the_next_one_mends_it(dsn: str) ->
     await cache.probe()
     assert "behind" in cache.healthy().detail
     await db.close()
-
-
-async def test_a_task_that_a_loader_leaves_behind_is_served_as_anybody(cache: Cache, feed: Feed) -> None:
-    left: list[asyncio.Task[Any]] = []
-    go = asyncio.Event()
-    loader = Counted("v")
-
-    async def behind() -> Any:
-        await go.wait()
-        return await cache.get_or_load("k", loader, tags="orders")
-
-    async def load() -> str:
-        left.append(asyncio.ensure_future(behind()))
-        return "first"
-
-    assert await cache.get_or_load("k", load, tags="orders") == "first"
-    go.set()
-    assert await left[0] == "first"
-    assert loader.calls == 0
