@@ -121,6 +121,10 @@ class LeaderSession(Session):
         with translated():
             await self.live.add_listener("pipeline_bell", lambda *_notification: rung())
 
+    async def may_lead(self) -> bool:
+        """Whether this role has the right to pump."""
+        return bool(await self.fetchval("feed/may_lead"))
+
     async def try_lead(self) -> bool:
         return bool(await self.fetchval("feed/try_lead"))
 

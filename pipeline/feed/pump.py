@@ -28,6 +28,7 @@ from pipeline.feed.doorbell import Doorbell
 from pipeline.runtime import Health
 
 STANDBY_SECONDS = 0.3  # between two tries for the leader's lock; a dead leader is replaced within this
+RIGHTS_SECONDS = 2.0  # between two looks whether the role may lead; below the session's limit on idling
 POLL_SECONDS = 0.005  # between two rounds while awake; half of it is the mean delay under load
 IDLE_SECONDS = 0.1  # without events before falling asleep
 BEAT_SECONDS = 0.25  # four beats within the second that readers may be stale
@@ -69,6 +70,7 @@ class Pump:
         self.watches: tuple[WatchStatus, ...] = ()
         self.sent: dict[int, Sent] = {}
         self._two_phase = two_phase
+        self._may_lead = True
         self._stopping = asyncio.Event()
         self._epoch = ""
         self._lineage = ""
@@ -82,8 +84,14 @@ class Pump:
     async def run(self) -> None:
         """Stand by, then lead, until stopped. Raises when a session is lost or another process leads."""
         try:
+            self._may_lead = await self.session.may_lead()
+            if not self._may_lead:
+                log.info("this role may follow the feed but not pump it; another process has to")
             while not self._stopping.is_set():
-                if await self.session.try_lead():
+                if not self._may_lead:
+                    await self._pause(RIGHTS_SECONDS)
+                    self._may_lead = await self.session.may_lead()
+                elif await self.session.try_lead():
                     await self._lead()
                 else:
                     await self._pause(STANDBY_SECONDS)
@@ -98,7 +106,7 @@ class Pump:
 
     def healthy(self) -> Health:
         if not self.leading:
-            return Health(True, "standing by")
+            return Health(True, "standing by" if self._may_lead else "this role may not pump")
         silent = time.monotonic() - self._last_round
         if silent > 4 * BEAT_SECONDS:
             return Health(False, f"no round for {silent:.1f} s")

@@ -12,7 +12,7 @@ as $$
         (select oid from pg_database where datname = current_database()),
         (select generation from pipeline.leader))
 $$;
-revoke execute on function pipeline.lineage from public;
+grant execute on function pipeline.lineage to public;
 
 -- What followers compare: a new epoch means that anything may have been lost. It is the lineage and the start of
 -- the server, since a server that was down may have lost transactions that were reported but not yet flushed.
@@ -23,7 +23,10 @@ as $$
     select case when exists (select from pipeline.leader)
         then left(md5(pipeline.lineage() || pg_postmaster_start_time()), 12) end
 $$;
-revoke execute on function pipeline.epoch from public;
+grant execute on function pipeline.epoch to public;
+
+-- What a follower reads. Whoever may use the schema may follow: LISTEN, which asks for no right at all, tells the same.
+grant select on pipeline.leader, pipeline.ring to public;
 
 -- Become the leader: every earlier leader's term ends here, and whatever it still tries is refused. The caller
 -- holds the leader's advisory lock, or has found its holder dead. Waits for a broadcast that is under way.
