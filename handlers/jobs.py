@@ -346,8 +346,7 @@ class JobWorker:
                 self._ended(queue, Outcome(queue.ready.get_nowait(), "release"))
 
     async def _leave(self) -> None:
-        """Write what is left, also after a failure or a cancel, and sign off."""
-        self._give_back_ready()
+        """Write what is left, give back all else, also after a failure or a cancel, and sign off."""
         try:
             async with asyncio.timeout(LAST_WRITE_SECONDS):
                 while self._outcomes:

@@ -334,6 +334,17 @@ async def test_a_worker_that_is_cancelled_gives_its_jobs_back_too(
     assert await sql.fetchval("select count(*) from pipeline.lease") == 0
 
 
+async def test_a_worker_that_ends_gives_back_what_it_holds_without_knowing(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    async with running(store, registry, {"elsewhere": 1}) as worker:
+        await store.enqueue_many("t", [{}] * 2)
+        assert len(await claim(store, worker._worker)) == 2  # as if the answer had never arrived
+    rows = await sql.fetch("select attempt, error from pipeline.job")
+    assert [tuple(row) for row in rows] == [(1, None)] * 2
+    assert await sql.fetchval("select count(*) from pipeline.lease") == 0
+
+
 async def test_a_worker_goes_on_after_its_connections_were_cut(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:

@@ -41,7 +41,9 @@ async def test_partitions_are_made_ahead_and_only_once(sql: asyncpg.Connection) 
         "job_archive_default",
     ]
     await archive(sql, 1, "2031-03-30 23:59:59.9+00")
-    assert await sql.fetchval("select count(*) from pipeline.job_archive_20310330") == 1
+    await archive(sql, 2, "2031-03-31 00:00:00+00")
+    assert await sql.fetchval("select id from pipeline.job_archive_20310330") == 1
+    assert await sql.fetchval("select id from pipeline.job_archive_20310331") == 2
 
 
 async def test_rows_that_the_default_partition_caught_move_to_their_day(sql: asyncpg.Connection) -> None:

@@ -116,6 +116,30 @@ async def test_two_promotions_at_once_promote_each_job_once(store: JobStore, sql
     assert await sql.fetchval("select count(distinct pos) from pipeline.job") == 300
 
 
+async def test_a_promotion_passes_over_a_job_that_somebody_holds(store: JobStore, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        "insert into pipeline.job (task, pos, run_at) select 't', null, now() from generate_series(1, 2)"
+    )
+    async with sql.transaction():
+        await sql.execute("select from pipeline.job order by id limit 1 for update")
+        assert await asyncio.wait_for(store.promote(["default"]), 5) == (1, None)
+    assert await store.promote(["default"]) == (1, None)
+
+
+async def test_a_transaction_has_its_id_before_it_draws_a_position(sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        """
+        create function public.look() returns trigger language plpgsql as $$
+        begin
+            assert new.pos > 0 and pg_current_xact_id_if_assigned() is not null, 'drawn too early';
+            return new;
+        end $$;
+        create trigger look before insert on pipeline.job for each row execute function public.look();
+        """
+    )
+    await sql.execute("insert into pipeline.job (task) values ('t')")
+
+
 async def test_a_straggler_is_found_after_its_commit_and_only_once(
     store: JobStore, worker: int, sql: asyncpg.Connection
 ) -> None:

@@ -201,6 +201,18 @@ async def test_a_release_burns_no_attempt(store: JobStore, worker: int, sql: asy
     assert await count(sql, "lease") == 0
 
 
+async def test_a_released_job_is_no_longer_the_worker_s_to_lose(
+    store: JobStore, worker: int, second: int, sql: asyncpg.Connection
+) -> None:
+    await store.enqueue_many("t", [{}] * 2)
+    released, kept = await claim(store, worker)
+    await store.write(worker, [Outcome(released, "release")])
+    assert ids(await claim(store, second)) == [released.id]
+    await lose(sql, worker)
+    assert await store.rescue() == (1, 0)
+    assert [(job.id, job.attempt) for job in await claim(store, second)] == [(kept.id, 2)]
+
+
 async def test_jobs_whose_claim_got_lost_go_back_without_burning_an_attempt(store: JobStore, worker: int) -> None:
     await store.enqueue_many("t", [{}] * 2)
     [known] = await claim(store, worker, 1)
