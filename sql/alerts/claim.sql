@@ -1,7 +1,7 @@
 -- claim: takes what a sink has to be told now; the rest of an instance waits until its earlier notice is delivered
 -- $1 text: the sink
 -- $2 float8: how long the caller has for it before it is tried anew, in seconds
--- $3 int: how many at most
+-- $3 bigint: how many at most
 -- locks: the rows, SKIP LOCKED, so that two evaluators never send the same notice
 with open as (
     select d.notice

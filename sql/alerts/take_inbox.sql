@@ -1,5 +1,5 @@
 -- take_inbox: removes and returns the oldest messages of raise_alert and resolve_alert
--- $1 int: how many at most
+-- $1 bigint: how many at most
 -- locks: the rows
 with taken as (
     delete from pipeline.alert_inbox

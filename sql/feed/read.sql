@@ -1,7 +1,7 @@
 -- read: the events that committed between two positions, in the order of (xid, id), and where the feed stands
 -- $1 text: the position already read, as pg_snapshot
 -- $2 text: the position to read up to; null takes the newest, which the first row then tells
--- $3 bigint, $4 bigint: the (xid, id) of the last event already read of this round; 0, 0 at its start
+-- $3 text, $4 bigint: the (xid, id) of the last event already read of this round; 0, 0 at its start
 -- $5 int: how many events at most
 -- locks: none that anyone waits for
 -- index: outbox_0_xid, outbox_1_xid

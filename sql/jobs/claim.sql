@@ -1,5 +1,5 @@
 -- claim: hands out up to $2 jobs of a queue, from its first lane that has any, as one lease; writes no job row
--- $1 text: queue   $2 int: how many at most   $3 bigint: worker
+-- $1 text: queue   $2 bigint: how many at most   $3 bigint: worker
 -- locks: the lane's row, SKIP LOCKED: a lane that another claim holds is passed over
 -- index: job_ready
 with lane as materialized (

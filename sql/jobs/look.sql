@@ -1,6 +1,6 @@
 -- look: jobs below the mark of a lane that are in no lease, and the oldest transaction still running at that moment
 -- $1 text: queue   $2 smallint: priority   $3 bool: everything below the mark, not only what is unsettled
--- $4 int: how many at most
+-- $4 bigint: how many at most
 -- locks: none, so a long look delays no claim; what it finds is only a hint, because a claim may be under way
 -- index: job_ready
 select

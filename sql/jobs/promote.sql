@@ -1,5 +1,5 @@
 -- promote: gives a position to delayed jobs that are due; says how many, and in how many seconds the next one is due
--- $1 text[]: queues   $2 int: jobs a queue at most
+-- $1 text[]: queues   $2 bigint: jobs a queue at most
 -- locks: the jobs, SKIP LOCKED, which also gives the transaction its id before it draws positions
 -- index: job_delayed
 with due as materialized (

@@ -1,5 +1,5 @@
 -- rescue: takes the leases of workers that have not been seen for $1 seconds, and gives their jobs another attempt
--- $1 float8: seconds   $2 int: leases at most
+-- $1 float8: seconds   $2 bigint: leases at most
 -- locks: the leases, SKIP LOCKED: one that its worker is using this moment is left for the next time; the jobs
 -- Jobs without attempts left go to the archive as failed. Returns how many were given back, and how many failed.
 with dead as materialized (

@@ -2,7 +2,7 @@
 -- $1 int: the level, in seconds
 -- $2 float8: how long parts are kept, in seconds
 -- $3 bool: whether this is the last level, which nothing contains
--- $4 int: how many at most
+-- $4 bigint: how many at most
 -- locks: the rows
 delete from pipeline.latency_window as w
 using (

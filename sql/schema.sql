@@ -1,0 +1,2331 @@
+-- schema: what the migrations, functions and triggers add up to, as Postgres 18 tells it; not run by anything
+-- Written by `make schema`; a test compares it with the migrated database.
+
+CREATE SCHEMA pipeline;
+
+COMMENT ON SCHEMA pipeline IS 'pgreflex: events, cache invalidation, percentiles, alerts and jobs';
+
+CREATE FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text DEFAULT '>'::text, over interval DEFAULT '00:01:00'::interval, need integer DEFAULT 3, keep_firing integer DEFAULT 2, hold_max integer DEFAULT 3, min_samples integer DEFAULT 1, severity text DEFAULT 'warning'::text, message text DEFAULT '{metric} of {series} is {value}, the threshold is {threshold}'::text, enabled boolean DEFAULT true) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    insert into pipeline.alert_rule as r (
+        name, metric, series, threshold, comparison, over, need, keep_firing, hold_max, min_samples, severity, message, enabled
+    )
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    on conflict (name) do update set
+        metric = excluded.metric, series = excluded.series, threshold = excluded.threshold,
+        comparison = excluded.comparison, over = excluded.over, need = excluded.need,
+        keep_firing = excluded.keep_firing, hold_max = excluded.hold_max, min_samples = excluded.min_samples,
+        severity = excluded.severity, message = excluded.message, enabled = excluded.enabled
+    returning r.id
+$_$;
+
+CREATE FUNCTION pipeline.alerts() RETURNS TABLE(rule text, instance text, state text, severity text, since timestamp with time zone, message text, value double precision, threshold double precision, nodata boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.rule, s.instance, s.state, s.severity,
+        case s.state when 'firing' then s.fired_at when 'resolved' then s.resolved_at else s.active_at end,
+        s.message, s.value, s.threshold, s.nodata
+    from pipeline.alert_state as s
+    where s.state <> 'resolved' or s.resolved_at > pipeline.now() - interval '15 minutes'
+    order by array_position(array['firing', 'pending', 'resolved'], s.state),
+        array_position(array['critical', 'warning', 'info'], s.severity), s.rule, s.instance
+$$;
+
+CREATE FUNCTION pipeline.assert_leader(p_term bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform from pipeline.leader where term = p_term for share;
+    if not found then
+        raise object_not_in_prerequisite_state using message = 'another process leads the feed now';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_last constant bigint := p_first + cardinality(p_payloads) - 1;
+begin
+    perform pipeline.assert_leader(p_term);
+    if (select last_value & 1 from pipeline.gate) = 0 then
+        insert into pipeline.ring_0 (seq, lineage, position, payload)
+        select p_first + n - 1, p_lineage, case when p_first + n - 1 = v_last then p_position end, p
+        from unnest(p_payloads) with ordinality u(p, n);
+    else
+        insert into pipeline.ring_1 (seq, lineage, position, payload)
+        select p_first + n - 1, p_lineage, case when p_first + n - 1 = v_last then p_position end, p
+        from unnest(p_payloads) with ordinality u(p, n);
+    end if;
+    perform pg_notify('pipeline_feed', n) from unnest(p_notices) n;
+end
+$$;
+
+CREATE FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(p_name, '') = '' or length(p_name) > 200 then
+        raise exception 'an alert needs a name of 1 to 200 characters' using errcode = '22023';
+    end if;
+    if jsonb_typeof(p_labels) <> 'object' then
+        raise exception 'alert %: labels must be a JSON object', p_name
+            using errcode = '22023', hint = 'For example {"region": "eu"}.';
+    end if;
+    if length(pipeline.series_name('', coalesce(p_labels, '{}'))) > 1000 then
+        raise exception 'alert %: its labels are longer than 1000 characters', p_name
+            using errcode = '22023', hint = 'Labels tell instances apart; put details into the message.';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.check_alert_rule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_seconds double precision := extract(epoch from new.over);
+    v_unknown text;
+begin
+    if coalesce(new.name, '') = '' or length(new.name) > 200 then
+        raise exception 'an alert rule needs a name of 1 to 200 characters' using errcode = '22023';
+    end if;
+    if coalesce(new.metric, '') not in (
+        'latency.p50', 'latency.p95', 'latency.p99', 'latency.mean', 'latency.max', 'latency.count', 'latency.error_rate'
+    ) then
+        raise exception 'alert rule %: there is no metric %', new.name, coalesce(new.metric, 'null')
+            using errcode = '22023',
+                hint = 'Metrics are latency.p50, .p95, .p99, .mean, .max (milliseconds), .count and .error_rate (0 to 1).';
+    end if;
+    if coalesce(new.series, '') = '' then
+        raise exception 'alert rule %: it names no series', new.name
+            using errcode = '22023', hint = 'Name a series such as orders.insert, or a pattern such as orders.%.';
+    end if;
+    if strpos(new.series, '%') > 0 and length(substring(new.series from '\\*$')) % 2 = 1 then
+        raise exception 'alert rule %: the pattern % ends in its escape character', new.name, new.series
+            using errcode = '22023', hint = 'Write \\ for a backslash that is meant.';
+    end if;
+    if new.over is null or v_seconds < 5 or v_seconds > 86400
+        or v_seconds::numeric % (case when v_seconds < 60 then 5 else 60 end) <> 0 then
+        raise exception 'alert rule %: windows of % cannot be had', new.name, coalesce(new.over::text, 'null')
+            using errcode = '22023',
+                hint = 'A window is 5 s to 1 day long: below a minute a multiple of 5 s, from a minute on whole minutes.';
+    end if;
+    if coalesce(new.comparison, '') not in ('>', '>=', '<', '<=') then
+        raise exception 'alert rule %: % is no comparison', new.name, coalesce(new.comparison, 'null')
+            using errcode = '22023', hint = 'Use >, >=, < or <=.';
+    end if;
+    if new.threshold is null or new.threshold in ('NaN', 'Infinity', '-Infinity') then
+        raise exception 'alert rule %: the threshold must be a number, not %', new.name, coalesce(new.threshold::text, 'null')
+            using errcode = '22023';
+    end if;
+    if new.metric = 'latency.error_rate' and not new.threshold between 0 and 1 then
+        raise exception 'alert rule %: an error rate lies between 0 and 1, the threshold is %', new.name, new.threshold
+            using errcode = '22023', hint = 'Five per cent is 0.05.';
+    end if;
+    if new.need is null or new.keep_firing is null or new.hold_max is null
+        or least(new.need, new.keep_firing, new.hold_max) < 1 or greatest(new.need, new.keep_firing, new.hold_max) > 1000 then
+        raise exception 'alert rule %: need, keep_firing and hold_max are counts of windows, 1 to 1000', new.name
+            using errcode = '22023';
+    end if;
+    if new.min_samples is null or new.min_samples < 1 then
+        raise exception 'alert rule %: min_samples must be at least 1', new.name
+            using errcode = '22023', hint = 'A window with fewer timings counts as one without data.';
+    end if;
+    if coalesce(new.severity, '') not in ('info', 'warning', 'critical') then
+        raise exception 'alert rule %: there is no severity %', new.name, coalesce(new.severity, 'null')
+            using errcode = '22023', hint = 'Severities are info, warning and critical.';
+    end if;
+    select m[1] into v_unknown
+    from regexp_matches(new.message, '\{([^{}]*)\}', 'g') as m
+    where m[1] not in ('rule', 'metric', 'series', 'value', 'threshold')
+    limit 1;
+    if new.message is null or v_unknown is not null then
+        raise exception 'alert rule %: its message has the unknown placeholder {%}', new.name, coalesce(v_unknown, '')
+            using errcode = '22023', hint = 'Placeholders are {rule}, {metric}, {series}, {value} and {threshold}.';
+    end if;
+    -- What the rule measures; instances of another revision no longer speak for it.
+    new.revision := md5(concat_ws('|', new.metric, new.series, v_seconds, new.comparison, new.threshold));
+    return new;
+end
+$_$;
+
+CREATE FUNCTION pipeline.check_columns(p_relation oid, p_columns text[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_missing text;
+begin
+    select c into v_missing from unnest(p_columns) c
+    where not exists (select from pg_attribute where attrelid = p_relation and attname = c
+                      and attnum > 0 and not attisdropped)
+    limit 1;
+    if v_missing is not null then
+        raise undefined_column using
+            message = format('%s has no column %s', p_relation::regclass, quote_ident(v_missing)),
+            hint = format('Its columns are: %s.', (
+                select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+                where attrelid = p_relation and attnum > 0 and not attisdropped));
+    end if;
+    -- triggers see no value in them, so a change would go unnoticed; the letter is unknown before Postgres 18
+    select c into v_missing from unnest(p_columns) c
+    where exists (select from pg_attribute where attrelid = p_relation and attname = c and attgenerated = 'v')
+    limit 1;
+    if v_missing is not null then
+        raise feature_not_supported using
+            message = format('column %s of %s is virtual, and triggers do not see its value',
+                             quote_ident(v_missing), p_relation::regclass),
+            hint = 'Name the columns from which it is computed.';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.check_watchable(p_name text, p_relation oid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_class pg_class;
+    v_schema text;
+    v_refusal text;
+begin
+    select * into v_class from pg_class where oid = p_relation;
+    if not found then
+        raise undefined_table using
+            message = format('there is no table %s', p_name),
+            hint = 'Write it as schema.table; names with capitals or blanks need double quotes.';
+    end if;
+    select nspname into v_schema from pg_namespace where oid = v_class.relnamespace;
+    v_refusal := case
+        when v_class.relkind = 'v' then 'is a view; watch the tables that it reads'
+        when v_class.relkind = 'm' then 'is a materialized view, which fires no triggers'
+        when v_class.relkind = 'f' then 'is a foreign table; watch it on its own server'
+        when v_class.relkind not in ('r', 'p') then 'is not a table'
+        when v_class.relpersistence = 't' then 'is a temporary table, which only one session sees'
+        when v_schema in ('pg_catalog', 'information_schema') then 'is a system catalog, which fires no triggers'
+        when v_schema = 'pipeline' then 'belongs to pgreflex itself'
+    end;
+    if v_refusal is not null then
+        raise wrong_object_type using message = format('%s %s', p_name, v_refusal),
+            hint = 'Ordinary and partitioned tables can be watched.';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.check_watches() RETURNS TABLE(tag text, finding text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_watch pipeline.watch;
+    v_before constant text := current_setting('lock_timeout');
+begin
+    perform set_config('pipeline.own_ddl', 'on', true);
+    for v_watch in
+        select w.* from pipeline.watch w where pipeline.needs_check(w) order by w.id for update skip locked
+    loop
+        tag := v_watch.tag;
+        for finding in select * from pipeline.follow_table(v_watch) loop
+            return next;
+        end loop;
+        select * into v_watch from pipeline.watch w where w.id = v_watch.id;
+        continue when not found;
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            for finding in select * from pipeline.mend_triggers(v_watch) loop
+                return next;
+            end loop;
+            perform set_config('lock_timeout', v_before, true);
+        exception when lock_not_available or insufficient_privilege then
+            -- what a missing trigger does not report is made good by naming the whole table at each check
+            perform pipeline.write_event(v_watch.id, 'w', null, 0, null, v_watch.tag);
+            finding := format('triggers are missing: %s', sqlerrm);
+            return next;
+        end;
+    end loop;
+    perform set_config('pipeline.own_ddl', 'off', true);
+end
+$$;
+
+CREATE FUNCTION pipeline.close_if_full(p_gate bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if pg_relation_size(case when p_gate & 1 = 0 then 'pipeline.outbox_0'::regclass
+                             else 'pipeline.outbox_1'::regclass end)
+       > (select value::bigint from pipeline.setting where name = 'outbox_max_bytes')
+       and pg_try_advisory_lock(1885697639, 4)  -- against a turn of the gate at this moment; never waits
+    then
+        perform setval('pipeline.gate', last_value | 2) from pipeline.gate;
+        perform pg_advisory_unlock(1885697639, 4);
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.now() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, statement_timestamp())
+$$;
+
+CREATE TABLE pipeline.watch (
+    id integer NOT NULL,
+    relation regclass NOT NULL,
+    tag text NOT NULL,
+    keys text[] NOT NULL,
+    columns text[],
+    timing boolean DEFAULT false NOT NULL,
+    durable boolean DEFAULT false NOT NULL,
+    replicated boolean DEFAULT false NOT NULL,
+    tree oid[],
+    created_at timestamp with time zone DEFAULT pipeline.now() NOT NULL
+);
+
+COMMENT ON TABLE pipeline.watch IS 'Tables whose changes are reported; written by pipeline.watch and pipeline.unwatch.';
+
+CREATE FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_op text;
+    v_clock constant text := format('pipeline.began_%s', p_watch.id);
+    v_timed text := 'null';
+    v_pinned text := '';
+begin
+    if pipeline.reads_unlike(p_watch) then
+        v_pinned := 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'''
+            ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C''';
+    end if;
+    if p_watch.timing then
+        -- a stack, because a statement may run inside a trigger of another on the same table
+        execute format($f$
+            create or replace function pipeline.watch_%s_begin() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp
+            as $body$
+            begin
+                perform set_config(%2$L, concat_ws(',', nullif(current_setting(%2$L, true), ''),
+                                   extract(epoch from clock_timestamp())), true);
+                return null;
+            end
+            $body$ $f$, p_watch.id, v_clock);
+        v_timed := 'v_ms';
+    end if;
+    foreach v_op in array array['insert', 'update', 'delete'] loop
+        execute format($f$
+            create or replace function pipeline.watch_%1$s_%2$s() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
+            as $body$
+            declare
+                v_rows int;
+                v_keys text[];
+                v_ms real;
+                v_stack text[];
+            begin
+                %4$s
+                begin
+                    %5$s;
+                exception when others then
+                    v_rows := 1;
+                    v_keys := null;
+                end;
+                if v_rows > 0 then
+                    if cardinality(v_keys) > 256 then
+                        v_keys := null;
+                    end if;
+                    perform pipeline.write_event(%1$s, %6$L, v_keys, v_rows, %7$s, p_durable => %8$L);
+                end if;
+                return null;
+            end
+            $body$ $f$,
+            p_watch.id, v_op, v_pinned,
+            case when p_watch.timing then format($t$
+                v_stack := string_to_array(nullif(current_setting(%1$L, true), ''), ',');
+                if v_stack is not null then
+                    v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
+                    perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
+                end if;$t$, v_clock) else '' end,
+            pipeline.scan_expression(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+    end loop;
+    execute format($f$
+        create or replace function pipeline.watch_%1$s_truncate() returns trigger
+        language plpgsql security definer set search_path = pg_catalog, pg_temp
+        as $body$
+        begin
+            perform pipeline.write_event(%1$s, 't', null, 0, null, p_durable => %2$L);
+            return null;
+        end
+        $body$ $f$, p_watch.id, p_watch.durable);
+    if p_watch.replicated then
+        execute format($f$
+            create or replace function pipeline.watch_%1$s_replicated() returns trigger
+            language plpgsql security definer set search_path = pg_catalog, pg_temp %2$s
+            as $body$
+            declare
+                v_keys text[];
+            begin
+                begin
+                    if tg_op <> 'DELETE' then
+                        v_keys := array_append(v_keys, (select %3$s from (select new.*) n));
+                    end if;
+                    if tg_op <> 'INSERT' then
+                        v_keys := array_append(v_keys, (select %4$s from (select old.*) o));
+                    end if;
+                    select array_agg(distinct k) into v_keys from unnest(v_keys) k where k is not null;
+                exception when others then
+                    v_keys := null;
+                end;
+                perform pipeline.write_event(%1$s, lower(left(tg_op, 1))::"char", nullif(v_keys, '{}'), 1, null,
+                                             p_durable => %5$L);
+                return null;
+            end
+            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),
+            pipeline.key_expression('o', p_watch.keys), p_watch.durable);
+    end if;
+    for v_op in select unnest(array['insert', 'update', 'delete', 'truncate']
+                              || case when p_watch.timing then array['begin'] else '{}' end
+                              || case when p_watch.replicated then array['replicated'] else '{}' end)
+    loop
+        execute format('revoke execute on function pipeline.watch_%s_%s() from public', p_watch.id, v_op);
+    end loop;
+end
+$_$;
+
+CREATE FUNCTION pipeline.create_watch_triggers(p_watch pipeline.watch, p_relation oid, p_enable boolean DEFAULT false) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_row record;
+    v_touched int := 0;
+begin
+    for v_row in
+        select t.*, format('pgreflex_%s_%s', p_watch.id, t.suffix) as name, g.tgenabled as enabled
+        from pipeline.triggers_of(p_watch, p_relation) t
+        left join pg_trigger g on g.tgrelid = p_relation and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix)
+        where g.tgenabled is null or (g.tgenabled = 'D' and p_enable)
+           or g.tgenabled not in ('D', upper(left(t.mode, 1))::"char")
+    loop
+        if v_row.enabled is null then
+            execute format('create trigger %I ' || v_row.definition || ' execute function pipeline.watch_%s_%s()',
+                           v_row.name, p_relation::regclass, p_watch.id, v_row.suffix);
+        end if;
+        execute format('alter table only %s enable %s trigger %I', p_relation::regclass, v_row.mode, v_row.name);
+        v_touched := v_touched + 1;
+    end loop;
+    return v_touched;
+end
+$$;
+
+CREATE FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_row record;
+    v_dropped int := 0;
+begin
+    for v_row in select * from pipeline.spare_triggers(p_watch) loop
+        execute format('drop trigger %I on %s', v_row.name, v_row.relation::regclass);
+        v_dropped := v_dropped + 1;
+    end loop;
+    return v_dropped;
+end
+$$;
+
+CREATE FUNCTION pipeline.drop_watch(p_watch pipeline.watch) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_row record;
+begin
+    for v_row in
+        select tgrelid, tgname from pg_trigger
+        where tgname ~ format('^pgreflex_%s_', p_watch.id) and not tgisinternal
+    loop
+        execute format('drop trigger %I on %s', v_row.tgname, v_row.tgrelid::regclass);
+    end loop;
+    for v_row in
+        select p.oid::regprocedure as signature from pg_proc p
+        where p.pronamespace = 'pipeline'::regnamespace and p.proname ~ format('^watch_%s_', p_watch.id)
+    loop
+        execute format('drop function %s', v_row.signature);
+    end loop;
+    insert into pipeline.former_watch (id, tag) values (p_watch.id, p_watch.tag);
+    delete from pipeline.watch w where w.id = p_watch.id;
+    perform pipeline.write_event(null, 'w', null, 0, null, p_watch.tag);
+end
+$$;
+
+CREATE FUNCTION pipeline.emit(channel text, payload text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(channel, '') = '' or octet_length(channel) > 200 then
+        raise invalid_parameter_value using
+            message = 'a channel has 1 to 200 bytes',
+            hint = 'Use a short name such as mail.sent, and put the data into the payload.';
+    end if;
+    if octet_length(payload) > 1048576 then
+        raise program_limit_exceeded using
+            message = format('this payload has %s bytes; at most 1048576 can be sent', octet_length(payload)),
+            hint = 'Store the data in a table and emit its key.';
+    end if;
+    perform pipeline.write_event(null, 'e', null, 1, null, channel, payload);
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT 5, timeout interval DEFAULT NULL::interval) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := pipeline.now();
+    v_later bool := coalesce(enqueue.run_at > v_now, false);
+    v_id bigint;
+begin
+    if coalesce(enqueue.task, '') = '' then
+        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
+    elsif coalesce(enqueue.queue, '') = '' then
+        raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
+            hint = 'Leave queue out to use the queue "default".';
+    elsif jsonb_typeof(enqueue.args) is distinct from 'object' then
+        raise exception 'args of task % must be a JSON object', enqueue.task using errcode = 'invalid_parameter_value',
+            hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
+    elsif coalesce(enqueue.priority not between -32768 and 32767, true) then
+        raise exception 'priority % is out of range', enqueue.priority using errcode = 'invalid_parameter_value',
+            hint = 'Use -32768 to 32767; the lower number runs first.';
+    elsif coalesce(enqueue.max_attempts < 1, true) then
+        raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    end if;
+
+    if v_later then
+        insert into pipeline.job (task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout)
+        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, null, enqueue.run_at, v_now,
+                enqueue.max_attempts, enqueue.timeout)
+        returning id into v_id;
+        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
+    else
+        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout)
+        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, v_now, v_now,
+                enqueue.max_attempts, enqueue.timeout)
+        returning id into v_id;
+        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
+        perform pipeline.wake_workers(enqueue.queue);
+    end if;
+    return v_id;
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_on(tbl regclass, op text, task text, queue text DEFAULT 'default'::text, share double precision DEFAULT 1.0) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_kind "char" := (select c.relkind from pg_class c where c.oid = tbl);
+    v_before text := current_setting('lock_timeout');
+    v_name text := 'pipeline_enqueue_' || op || '_' || task;
+    v_tries int := 0;
+begin
+    if op is null or op not in ('insert', 'update', 'delete') then
+        raise exception 'op must be insert, update or delete, not %', coalesce(op, 'null')
+            using errcode = 'invalid_parameter_value';
+    elsif coalesce(share > 0 and share <= 1, false) is not true then
+        raise exception 'share must be above 0 and at most 1, not %', share using errcode = 'invalid_parameter_value';
+    elsif coalesce(task, '') = '' or coalesce(queue, '') = '' then
+        raise exception 'a job needs a task and a queue' using errcode = 'invalid_parameter_value';
+    elsif coalesce(v_kind not in ('r', 'p'), true) then
+        raise exception '% is not a table', tbl using errcode = 'wrong_object_type';
+    end if;
+    if octet_length(v_name) > 63 then
+        v_name := 'pipeline_enqueue_' || op || '_' || md5(task);
+    end if;
+
+    perform set_config('lock_timeout', '50ms', true);
+    loop
+        begin
+            execute format('lock table %s in share row exclusive mode', tbl);
+            exit;
+        exception when lock_not_available then
+            v_tries := v_tries + 1;
+            if v_tries = 40 then
+                raise exception 'the lock on % could not be had in %', tbl, '10 s' using errcode = 'lock_not_available',
+                    hint = 'A transaction that writes to the table has been open for long. End it, or call again later.';
+            end if;
+            perform pg_sleep(0.15 + random() * 0.1);
+        end;
+    end loop;
+    perform set_config('lock_timeout', v_before, true);
+
+    execute format(
+        'create or replace trigger %I after %s on %s referencing %s table as changed '
+        'for each statement execute function pipeline.enqueue_rows(%L, %L, %L)',
+        v_name, op, tbl, case op when 'delete' then 'old' else 'new' end, task, queue, share
+    );
+    return v_name;
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_rows() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_task text := tg_argv[0];
+    v_queue text := tg_argv[1];
+    v_share double precision := tg_argv[2]::double precision;
+    v_now timestamptz := pipeline.now();
+    v_made bigint;
+    v_skipped bigint;
+begin
+    with rows as materialized (
+        select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
+    ), made as (
+        insert into pipeline.job (task, args, queue, run_at, created_at)
+        select v_task, r.args, v_queue, v_now, v_now from rows r where pg_column_size(r.args) <= 1048576
+        returning 1
+    )
+    select (select count(*) from made), (select count(*) from rows r where pg_column_size(r.args) > 1048576)
+    into v_made, v_skipped;
+    if v_skipped > 0 then
+        raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
+    end if;
+    if v_made > 0 then
+        perform pipeline.request_lane(v_queue, 0);
+        perform pipeline.wake_workers(v_queue);
+    end if;
+    return null;
+exception when others then
+    raise warning 'pgreflex could not make jobs % for %: % (%)', v_task, tg_relid::regclass, sqlerrm, sqlstate;
+    return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.epoch() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case when exists (select from pipeline.leader)
+        then left(md5(pipeline.lineage() || pg_postmaster_start_time()), 12) end
+$$;
+
+CREATE FUNCTION pipeline.follow_ddl() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- our own DDL on watched tables needs no look
+    if current_setting('pipeline.own_ddl', true) is distinct from 'on' and exists (select from pipeline.watch) then
+        perform pipeline.check_watches();
+    end if;
+exception when others then
+    raise warning 'pgreflex could not follow this command at once and will look again: %', sqlerrm;
+end
+$$;
+
+CREATE FUNCTION pipeline.follow_table(p_watch pipeline.watch) RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_name constant text := pipeline.tag_of(p_watch.relation);
+    v_tree oid[];
+begin
+    if v_name is null then
+        perform pipeline.drop_watch(p_watch);
+        return next 'dropped';
+        return;
+    end if;
+    if v_name <> p_watch.tag then
+        update pipeline.watch w set tag = v_name where w.id = p_watch.id;
+        perform pipeline.write_event(null, 'w', null, 0, null, p_watch.tag);
+        perform pipeline.write_event(p_watch.id, 'w', null, 0, null, v_name);
+        return next format('renamed to %s', v_name);
+    end if;
+    select array_agg(r order by r) into v_tree from pipeline.relations_of(p_watch.relation) r;
+    if v_tree is distinct from p_watch.tree then
+        -- a partition came or went with rows that no statement on this table ever wrote
+        update pipeline.watch w set tree = v_tree where w.id = p_watch.id;
+        perform pipeline.write_event(p_watch.id, 'w', null, 0, null, v_name);
+        return next 'partitions changed';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.reads_unlike(p_watch) and exists (
+        select from pg_proc
+        where pronamespace = 'pipeline'::regnamespace and proname = format('watch_%s_insert', p_watch.id)
+          and not 'extra_float_digits=1' = any (proconfig))
+$$;
+
+CREATE FUNCTION pipeline.key_expression(p_alias text, p_columns text[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- a join by comma is ambiguous for texts with commas; two keys that look alike are both invalidated
+    select case cardinality(p_columns)
+        when 0 then 'null::text'
+        when 1 then format('%s.%I::text', p_alias, p_columns[1])
+        else (select 'concat_ws('','', ' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')'
+              from unnest(p_columns) with ordinality u(c, n))
+    end
+$$;
+
+CREATE FUNCTION pipeline.latency(over interval DEFAULT '01:00:00'::interval) RETURNS TABLE(series text, count bigint, mean double precision, p50 double precision, p95 double precision, p99 double precision, max double precision, errors bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.series, s.count, s.sum / s.count, s.quantiles[1], s.quantiles[2], s.quantiles[3], s.high, s.errors
+    from pipeline.latency_summary(
+        '%', true, pipeline.now() - latency.over, 'infinity', pipeline.latency_level(latency.over),
+        array[0.5, 0.95, 0.99]
+    ) as s
+    order by s.count desc, s.series
+$$;
+
+CREATE FUNCTION pipeline.latency_level(p_over interval) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case
+        when p_over <= interval '15 minutes' then 5
+        when p_over <= interval '3 hours' then 60
+        when p_over <= interval '1 day' then 300
+        when p_over <= interval '7 days' then 3600
+        else 86400
+    end
+$$;
+
+CREATE FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) RETURNS TABLE(series text, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, quantiles double precision[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+    with part as materialized (
+        select w.series, w.count, w.sum, w.low, w.high, w.errors, w.over_count, w.means, w.weights
+        from pipeline.latency_window as w
+        where (w.series = p_series or (p_like and w.series like p_series))
+          and w.start >= date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch')
+          and w.start < p_to
+          and (w.seconds = p_level or (w.seconds < p_level and not w.rolled))
+    ),
+    total as (
+        select p.series, sum(p.count)::bigint as count, sum(p.sum) as sum, min(p.low) as low, max(p.high) as high,
+            sum(p.errors)::bigint as errors, sum(p.over_count)::bigint as over_count
+        from part as p
+        group by p.series
+    ),
+    knot as (
+        select p.series,
+            sum(c.weight) over (
+                partition by p.series order by c.mean, c.weight rows unbounded preceding
+            ) - c.weight + (c.weight - 1) / 2 as rank,
+            least(greatest(c.mean, t.low), t.high) as value
+        from part as p
+        join total as t on t.series = p.series
+        cross join lateral unnest(p.means, p.weights) as c (mean, weight)
+        union all
+        select t.series, 0, t.low from total as t
+        union all
+        select t.series, t.count - 1, t.high from total as t
+    ),
+    segment as (
+        select k.series, k.rank, k.value, lead(k.rank) over o as next_rank, lead(k.value) over o as next_value
+        from knot as k
+        window o as (partition by k.series order by k.rank, k.value)
+    ),
+    answer as (
+        select s.series, array_agg(
+            case
+                when s.next_rank is null then s.value
+                else least(
+                    s.value + (s.next_value - s.value) * ((q.q * (t.count - 1) - s.rank) / (s.next_rank - s.rank)),
+                    s.next_value
+                )
+            end
+            order by q.place
+        ) as quantiles
+        from segment as s
+        join total as t on t.series = s.series
+        join unnest(p_quantiles) with ordinality as q (q, place)
+            on s.rank <= q.q * (t.count - 1) and (q.q * (t.count - 1) < s.next_rank or s.next_rank is null)
+        group by s.series
+    )
+    select t.series::text, t.count, t.sum, t.low, t.high, t.errors, t.over_count, a.quantiles
+    from total as t
+    join answer as a on a.series = t.series;
+end
+$$;
+
+CREATE FUNCTION pipeline.lineage() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select concat_ws('-',
+        (select system_identifier from pg_control_system()),
+        left(pg_walfile_name(pg_current_wal_lsn()), 8),
+        (select oid from pg_database where datname = current_database()),
+        (select generation from pipeline.leader))
+$$;
+
+CREATE FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patience interval DEFAULT '00:00:20'::interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_deadline constant timestamptz := clock_timestamp() + p_patience;
+    v_before constant text := current_setting('lock_timeout');
+    v_one oid;
+    v_holders text;
+begin
+    loop
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            for v_one in select r from pipeline.relations_of(p_relation) r order by r loop
+                execute format('lock table only %s in %s mode', v_one::regclass, p_mode);
+            end loop;
+            perform set_config('lock_timeout', v_before, true);
+            return;
+        exception when lock_not_available then
+            if clock_timestamp() > v_deadline then
+                select string_agg(distinct pid::text, ', ') into v_holders
+                from pg_locks
+                where relation in (select r from pipeline.relations_of(p_relation) r) and granted
+                  and pid <> pg_backend_pid();
+                raise lock_not_available using
+                    message = format('%s is in use by other transactions (process %s)', p_relation::regclass,
+                                     coalesce(v_holders, 'unknown')),
+                    hint = 'Nothing was changed and nobody was held up. Try again when they have ended.';
+            end if;
+        end;
+        perform pg_sleep(0.1 + random() * 0.3);
+    end loop;
+end
+$$;
+
+CREATE FUNCTION pipeline.maintain_archive(keep interval DEFAULT '7 days'::interval, ahead integer DEFAULT 3, OUT made integer, OUT dropped integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '300ms'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+declare
+    v_today date := (pipeline.now())::date;
+    v_oldest date := (pipeline.now() - keep)::date;
+    v_day date;
+    v_name text;
+begin
+    made := 0;
+    dropped := 0;
+    if not pg_try_advisory_xact_lock(1885697639, 10) then
+        return;
+    end if;
+    for v_day in select d::date from generate_series(v_today, v_today + ahead, interval '1 day') d loop
+        v_name := 'job_archive_' || to_char(v_day, 'YYYYMMDD');
+        continue when to_regclass('pipeline.' || v_name) is not null;
+        begin
+            execute format('create table pipeline.%I (like pipeline.job_archive including all)', v_name);
+            lock table pipeline.job_archive_default in access exclusive mode;
+            execute format(
+                'with moved as (delete from pipeline.job_archive_default where finished_at >= %L and finished_at < %L returning *)'
+                ' insert into pipeline.%I select * from moved', v_day, v_day + 1, v_name);
+            execute format(
+                'alter table pipeline.job_archive attach partition pipeline.%I for values from (%L) to (%L)',
+                v_name, v_day, v_day + 1);
+            made := made + 1;
+        exception when lock_not_available then
+            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
+        end;
+    end loop;
+    for v_name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'pipeline.job_archive'::regclass and c.relname ~ '^job_archive_\d{8}$'
+            and to_date(right(c.relname, 8), 'YYYYMMDD') < v_oldest
+    loop
+        begin
+            execute format('drop table pipeline.%I', v_name);
+            dropped := dropped + 1;
+        exception when lock_not_available then
+            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
+        end;
+    end loop;
+    delete from pipeline.job_archive_default d where d.finished_at < v_oldest;
+    delete from pipeline.worker w where w.seen_at < pipeline.now() - interval '1 day';
+end
+$_$;
+
+CREATE FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_one oid;
+begin
+    if pipeline.is_read_unlike(p_watch) then
+        perform pipeline.create_watch_functions(p_watch);
+        perform pipeline.write_event(p_watch.id, 'w', null, 0, null, p_watch.tag);
+        return next 'a column has another type';
+    end if;
+    for v_one in select r from pipeline.relations_of(p_watch.relation) r loop
+        if pipeline.create_watch_triggers(p_watch, v_one) > 0 then
+            perform pipeline.write_event(p_watch.id, 'w', null, 0, null, p_watch.tag);
+            return next format('triggers created on %s', v_one::regclass);
+        end if;
+    end loop;
+    if pipeline.drop_spare_triggers(p_watch) > 0 then
+        return next 'triggers removed';
+    end if;
+    -- what a disabled trigger does not report is made good by naming the whole table at each check
+    if exists (select from pg_trigger t where t.tgenabled = 'D' and t.tgname ~ format('^pgreflex_%s_', p_watch.id)) then
+        perform pipeline.write_event(p_watch.id, 'w', null, 0, null, p_watch.tag);
+        return next 'triggers are disabled';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.needs_check(p_watch pipeline.watch) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.watch_problem(p_watch) is not null
+        or p_watch.tree is distinct from (select array_agg(r order by r) from pipeline.relations_of(p_watch.relation) r)
+        or exists (select from pipeline.spare_triggers(p_watch))
+        or exists (select from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch, r) t, pg_trigger g
+                   where g.tgrelid = r and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix)
+                     and g.tgenabled <> upper(left(t.mode, 1))::"char")
+        or pipeline.is_read_unlike(p_watch)
+$$;
+
+CREATE FUNCTION pipeline.percentile(series text, q double precision, over interval DEFAULT '01:00:00'::interval) RETURNS double precision
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if percentile.q is null or not percentile.q between 0 and 1 then
+        raise exception 'percentile: q must lie between 0 and 1, not %', coalesce(percentile.q::text, 'null')
+            using errcode = '22023', hint = 'The 99th percentile is 0.99.';
+    end if;
+    return (
+        select s.quantiles[1]
+        from pipeline.latency_summary(
+            percentile.series, false, pipeline.now() - percentile.over, 'infinity',
+            pipeline.latency_level(percentile.over), array[percentile.q]
+        ) as s
+    );
+end
+$$;
+
+CREATE FUNCTION pipeline.raise_alert(name text, message text, severity text DEFAULT 'warning'::text, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pipeline.check_alert_name(raise_alert.name, raise_alert.labels);
+    if coalesce(raise_alert.severity, '') not in ('info', 'warning', 'critical') then
+        raise exception 'raise_alert: there is no severity %', coalesce(raise_alert.severity, 'null')
+            using errcode = '22023', hint = 'Severities are info, warning and critical.';
+    end if;
+    insert into pipeline.alert_inbox (at, raised, name, instance, message, severity)
+    values (
+        pipeline.now(), true, raise_alert.name, pipeline.series_name('', coalesce(raise_alert.labels, '{}')),
+        left(coalesce(raise_alert.message, ''), 4000), raise_alert.severity
+    );
+    perform pipeline.emit('pipeline.alert', raise_alert.name);
+end
+$$;
+
+CREATE FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (
+        select from pg_attribute a join pg_type t on t.oid = a.atttypid
+        where a.attrelid = p_watch.relation and a.attname = any (p_watch.keys || coalesce(p_watch.columns, '{}'))
+          and t.typtype <> 'e'
+          and a.atttypid <> all (array[
+              'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'bool', 'json', 'jsonb',
+              'inet', 'cidr', 'oid']::regtype[]))
+$$;
+
+CREATE FUNCTION pipeline.record_timing(name text, ms double precision, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_labels jsonb := coalesce(record_timing.labels, '{}');
+    v_wrong text;
+begin
+    v_wrong := case
+        when record_timing.name is null or record_timing.name = '' then 'it has no name'
+        when jsonb_typeof(v_labels) <> 'object' then 'its labels are not a JSON object'
+        when length(pipeline.series_name(record_timing.name, v_labels)) > 200
+            then 'its name and labels are longer than 200 characters'
+        when record_timing.ms is null then 'it has no value'
+        when record_timing.ms = 'NaN' or record_timing.ms = 'Infinity' or record_timing.ms < 0
+            then format('%s is no duration in milliseconds', record_timing.ms)
+    end;
+    if v_wrong is not null then
+        raise warning 'record_timing ignored the timing %: %', coalesce(left(record_timing.name, 200), 'null'), v_wrong;
+        return;
+    end if;
+    perform pipeline.emit(
+        'pipeline.timing',
+        jsonb_build_object('name', record_timing.name, 'ms', record_timing.ms, 'labels', v_labels)::text
+    );
+end
+$$;
+
+CREATE FUNCTION pipeline.relation_named(p_name text) RETURNS oid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    return to_regclass(p_name);
+exception when others then
+    return to_regclass(quote_ident(p_name));
+end
+$$;
+
+CREATE FUNCTION pipeline.relations_of(p_relation oid) RETURNS SETOF oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with recursive tree as (
+        select p_relation as relation
+        union
+        select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.relation
+    )
+    select t.relation from tree t join pg_class c on c.oid = t.relation where c.relkind in ('r', 'p')
+$$;
+
+CREATE FUNCTION pipeline.request_lane(p_queue text, p_priority integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not exists (
+        select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint
+    ) then
+        insert into pipeline.lane_request (queue, priority) values (p_queue, p_priority);
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.resolve_alert(name text, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pipeline.check_alert_name(resolve_alert.name, resolve_alert.labels);
+    insert into pipeline.alert_inbox (at, raised, name, instance)
+    values (
+        pipeline.now(), false, resolve_alert.name, pipeline.series_name('', coalesce(resolve_alert.labels, '{}'))
+    );
+    perform pipeline.emit('pipeline.alert', resolve_alert.name);
+end
+$$;
+
+CREATE FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_leader pipeline.leader;
+    v_gate bigint;
+    v_bytes bigint;
+    v_resting_seq bigint;
+begin
+    perform pipeline.assert_leader(p_term);
+    select * into v_leader from pipeline.leader where term = p_term;
+    select last_value into v_gate from pipeline.gate;
+    v_bytes := case when v_gate & 1 = 0
+        then pg_relation_size('pipeline.outbox_0') + pg_relation_size('pipeline.ring_0')
+        else pg_relation_size('pipeline.outbox_1') + pg_relation_size('pipeline.ring_1') end;
+    if v_gate & 2 = 0 and v_bytes < p_turn_bytes
+       and (v_bytes = 0 or v_leader.turned_at > clock_timestamp() - p_turn_after)
+    then
+        return false;
+    end if;
+    if v_leader.retired_xmax = '18446744073709551615' then
+        -- a turn that did not come to its end; it may have opened the gate at any time before now
+        update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = p_term;
+        return false;
+    end if;
+    if pg_snapshot_xmin(p_position) < v_leader.retired_xmax then
+        return false;
+    end if;
+    v_resting_seq := (select max(seq) from pipeline.ring_0);
+    if v_gate & 1 = 0 then
+        v_resting_seq := (select max(seq) from pipeline.ring_1);
+    end if;
+    -- a consumer that nobody has run for ten minutes must not keep the tables for ever
+    if v_gate & 2 = 0
+       and exists (select from pipeline.consumer
+                   where lineage = v_leader.lineage and seq < v_resting_seq
+                     and saved_at > clock_timestamp() - interval '10 minutes') then
+        return false;
+    end if;
+    perform set_config('lock_timeout', '100ms', true);
+    if v_gate & 1 = 0 then
+        truncate pipeline.outbox_1, pipeline.ring_1;
+    else
+        truncate pipeline.outbox_0, pipeline.ring_0;
+    end if;
+    -- unknown until pipeline.turn has set it; setval is not undone by a rollback, so it has a transaction of its own
+    update pipeline.leader
+    set retired_xmax = '18446744073709551615', seq = p_seq, position = p_position::text
+    where term = p_term;
+    return true;
+exception when lock_not_available then
+    return false;
+end
+$$;
+
+CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce('row(' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')::text', '''''')
+    from unnest(p_columns) with ordinality u(c, n)
+$$;
+
+CREATE FUNCTION pipeline.scan_expression(p_watch pipeline.watch, p_op text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_old constant text := pipeline.key_expression('o', p_watch.keys);
+    v_new constant text := pipeline.key_expression('n', p_watch.keys);
+    v_count text := 'select count(*)::int as n from ' || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_keys text;
+begin
+    v_keys := case p_op
+        when 'insert' then format('select %s as k from new_rows n', v_new)
+        when 'delete' then format('select %s as k from old_rows o', v_old)
+        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
+    end;
+    if p_op = 'update' and p_watch.columns is not null then
+        -- rows whose key or declared columns differ, in either direction; as text, since not every type compares
+        v_keys := format(
+            '(select %1$s as k, %2$s as c from new_rows n except all select %3$s, %4$s from old_rows o)'
+            ' union all (select %3$s, %4$s from old_rows o except all select %1$s, %2$s from new_rows n)',
+            v_new, pipeline.row_expression('n', p_watch.columns),
+            v_old, pipeline.row_expression('o', p_watch.columns));
+        return format(
+            'with d as materialized (%s) select'
+            ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
+            ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
+            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+            v_keys, v_count);
+    end if;
+    if cardinality(p_watch.keys) = 0 then
+        return format('select r.n into v_rows from (%s) r', v_count);
+    end if;
+    return format(
+        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
+        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+        v_keys, v_count);
+end
+$_$;
+
+CREATE FUNCTION pipeline.series_name(p_name text, p_labels jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p_name || coalesce(
+        (
+            select '{' || string_agg(format('%s="%s"', l.key, l.value), ',' order by l.key collate "C") || '}'
+            from jsonb_each_text(p_labels) as l
+        ),
+        ''
+    )
+$$;
+
+CREATE FUNCTION pipeline.silence_bell(p_silent boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pg_advisory_xact_lock(1885697639, 4);
+    perform setval('pipeline.gate', case when p_silent then last_value | 4 else last_value & ~4::bigint end)
+    from pipeline.gate;
+end
+$$;
+
+CREATE FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) RETURNS TABLE(relation oid, name name)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select g.tgrelid, g.tgname from pg_trigger g
+    where g.tgname ~ format('^pgreflex_%s_', p_watch.id) and not g.tgisinternal
+      and not exists (
+          select from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch, r) t
+          where r = g.tgrelid and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix))
+$$;
+
+CREATE FUNCTION pipeline.start_alert_rule() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into pipeline.alert_progress as p (rule_id, judged_until) values (new.id, pipeline.now())
+    on conflict (rule_id) do update set judged_until = greatest(p.judged_until, excluded.judged_until);
+    return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.tag_of(p_relation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case n.nspname when 'public' then c.relname::text else n.nspname || '.' || c.relname end
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = p_relation
+$$;
+
+CREATE FUNCTION pipeline.take_over() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_term constant bigint := nextval('pipeline.term');
+begin
+    insert into pipeline.leader as l (generation, term, pid, since, retired_xmax, turned_at)
+    values (v_term, v_term, pg_backend_pid(), clock_timestamp(), '0', clock_timestamp())
+    on conflict (one) do update
+        set term = excluded.term, pid = excluded.pid, since = excluded.since;
+    if (select lineage from pipeline.leader) is distinct from pipeline.lineage() then
+        update pipeline.leader set generation = v_term, position = '1:1:', flush_until = '0';
+        update pipeline.leader set lineage = pipeline.lineage();
+    end if;
+    -- The last leader may have opened the gate and died before it could note the snapshot. This statement has a
+    -- snapshot taken after its row lock was gone, so whoever read the old gate is below it.
+    update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = v_term;
+    return v_term;
+end
+$$;
+
+CREATE FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) RETURNS TABLE(suffix text, definition text, mode text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select * from (values
+        ('insert', 'after insert on %s referencing new table as new_rows for each statement', 'always'),
+        ('update', 'after update on %s referencing old table as old_rows new table as new_rows for each statement',
+         'always'),
+        ('delete', 'after delete on %s referencing old table as old_rows for each statement', 'always'),
+        ('truncate', 'after truncate on %s for each statement', 'always'),
+        ('begin', 'before insert or update or delete on %s for each statement', 'always'),
+        ('replicated', 'after insert or update or delete on %s for each row', 'replica')
+    ) t (suffix, definition, mode)
+    where (suffix <> 'begin' or p_watch.timing)
+      and (suffix <> 'replicated'
+           or p_watch.replicated and (select relkind from pg_class where oid = p_relation) = 'r')
+$$;
+
+CREATE FUNCTION pipeline.turn(p_term bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_gate bigint;
+begin
+    perform pipeline.assert_leader(p_term);
+    perform pg_advisory_xact_lock(1885697639, 4);
+    select last_value into v_gate from pipeline.gate;
+    perform setval('pipeline.gate', (v_gate # 1) & ~2::bigint);
+    -- each statement of this function has a snapshot of its own; this one is taken after setval
+    update pipeline.leader
+    set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()), turned_at = clock_timestamp(),
+        flush_until = case when v_gate & 2 = 0 then flush_until else pg_snapshot_xmax(pg_current_snapshot()) end
+    where term = p_term;
+end
+$$;
+
+CREATE FUNCTION pipeline.unwatch(relation text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_relation oid := pipeline.relation_named(relation);
+    v_watch pipeline.watch;
+begin
+    if v_relation is null then
+        perform pipeline.check_watchable(relation, v_relation);
+    end if;
+    select w.* into v_watch from pipeline.watch w where w.relation = v_relation;
+    if not found then
+        return false;
+    end if;
+    perform pipeline.lock_gently(v_relation, 'access exclusive');
+    perform set_config('pipeline.own_ddl', 'on', true);
+    perform pipeline.drop_watch(v_watch);
+    perform set_config('pipeline.own_ddl', 'off', true);
+    return true;
+end
+$$;
+
+CREATE FUNCTION pipeline.wake_workers(p_queue text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_told text := pg_current_xact_id()::text || ':' || p_queue;
+begin
+    if current_setting('pipeline.told_workers', true) is distinct from v_told then
+        perform pipeline.emit('pipeline.jobs', p_queue);
+        perform set_config('pipeline.told_workers', v_told, true);
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.watch(relation text, keys text[] DEFAULT NULL::text[], columns text[] DEFAULT NULL::text[], timing boolean DEFAULT false, durable boolean DEFAULT false, replicated boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_relation oid := pipeline.relation_named(relation);
+    v_keys text[] := keys;
+    v_watch pipeline.watch;
+    v_fewer boolean;
+    v_one oid;
+begin
+    perform pipeline.check_watchable(relation, v_relation);
+    if v_keys is null then
+        select coalesce(array_agg(a.attname::text order by k.n), '{}') into v_keys
+        from pg_index i, unnest(i.indkey) with ordinality k(attnum, n)
+        join pg_attribute a on a.attnum = k.attnum
+        where i.indrelid = v_relation and i.indisprimary and a.attrelid = v_relation;
+    end if;
+    perform pipeline.check_columns(v_relation, v_keys || coalesce(columns, '{}'));
+    v_fewer := exists (
+        select from pipeline.watch w where w.relation = v_relation
+        and (w.timing and not watch.timing or w.replicated and not watch.replicated));
+    perform pipeline.lock_gently(v_relation, case when v_fewer then 'access exclusive' else 'share row exclusive' end);
+    insert into pipeline.watch as w (relation, tag, keys, columns, timing, durable, replicated)
+    values (v_relation, pipeline.tag_of(v_relation), v_keys, watch.columns, watch.timing, watch.durable,
+            watch.replicated)
+    on conflict on constraint watch_relation_key do update
+        set keys = excluded.keys, columns = excluded.columns, timing = excluded.timing,
+            durable = excluded.durable, replicated = excluded.replicated
+    returning w.* into v_watch;
+    perform set_config('pipeline.own_ddl', 'on', true);
+    perform pipeline.create_watch_functions(v_watch);
+    for v_one in select r from pipeline.relations_of(v_relation) r loop
+        perform pipeline.create_watch_triggers(v_watch, v_one, p_enable => true);
+    end loop;
+    perform pipeline.drop_spare_triggers(v_watch);
+    perform set_config('pipeline.own_ddl', 'off', true);
+    update pipeline.watch w
+        set tree = (select array_agg(r order by r) from pipeline.relations_of(v_relation) r)
+        where w.id = v_watch.id;
+    -- what happened before this moment was not reported to anybody
+    perform pipeline.write_event(v_watch.id, 'w', null, 0, null, v_watch.tag);
+    return v_watch.tag;
+end
+$$;
+
+CREATE FUNCTION pipeline.watch_problem(p_watch pipeline.watch) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_bad text;
+begin
+    if not exists (select from pg_class where oid = p_watch.relation) then
+        return 'the table was dropped';
+    end if;
+    if pipeline.tag_of(p_watch.relation) <> p_watch.tag then
+        return format('the table was renamed from %s', p_watch.tag);
+    end if;
+    select c into v_bad from unnest(p_watch.keys || coalesce(p_watch.columns, '{}')) c
+    where not exists (select from pg_attribute where attrelid = p_watch.relation and attname = c
+                      and attnum > 0 and not attisdropped)
+    limit 1;
+    if v_bad is not null then
+        return format('column %s is gone; every change counts for the whole table', quote_ident(v_bad));
+    end if;
+    select string_agg(distinct r::regclass::text, ', ') into v_bad
+    from pipeline.relations_of(p_watch.relation) r, pipeline.triggers_of(p_watch, r) t
+    where not exists (select from pg_trigger where tgrelid = r
+                      and tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix));
+    if v_bad is not null then
+        return format('triggers are missing on %s', v_bad);
+    end if;
+    select string_agg(distinct r::regclass::text, ', ') into v_bad
+    from pipeline.relations_of(p_watch.relation) r, pg_trigger t
+    where t.tgrelid = r and t.tgname ~ format('^pgreflex_%s_', p_watch.id) and t.tgenabled = 'D';
+    if v_bad is not null then
+        return format('triggers are disabled on %s', v_bad);
+    end if;
+    return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.watched() RETURNS TABLE(relation text, keys text[], columns text[], timing boolean, durable boolean, problem text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(pipeline.tag_of(w.relation), w.tag), w.keys, w.columns, w.timing, w.durable,
+           pipeline.watch_problem(w)
+    from pipeline.watch w
+    order by 1
+$$;
+
+CREATE FUNCTION pipeline.write_event(p_watch integer, p_op "char", p_keys text[], p_rows integer, p_ms real, p_name text DEFAULT NULL::text, p_payload text DEFAULT NULL::text, p_durable boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    -- Taken before the gate is read: whoever may write into the tables of the last turn has an id that the
+    -- turn's end saw in progress (see pipeline.rotate).
+    v_xid constant xid8 := pg_current_xact_id();
+    v_gate bigint;
+    v_id bigint;
+begin
+    select last_value into v_gate from pipeline.gate;
+    if p_durable then
+        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload)
+        values (v_xid, nextval('pipeline.outbox_id'), p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(),
+                p_name, p_payload);
+    elsif v_gate & 2 = 0 then
+        v_id := nextval('pipeline.outbox_id');
+        if v_gate & 1 = 0 then
+            insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload)
+            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
+        else
+            insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload)
+            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
+        end if;
+        if v_id & 255 = 0 then
+            perform pipeline.close_if_full(v_gate);
+        end if;
+    end if;
+    if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+        perform pg_notify('pipeline_bell', '');
+    end if;
+end
+$$;
+
+CREATE TABLE pipeline.alert_delivery (
+    notice uuid NOT NULL,
+    sink text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_try_at timestamp with time zone NOT NULL,
+    delivered_at timestamp with time zone,
+    problem text
+);
+
+COMMENT ON COLUMN pipeline.alert_delivery.delivered_at IS 'Set only after the sink has accepted it.';
+
+CREATE TABLE pipeline.alert_history (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    rule text NOT NULL,
+    instance text NOT NULL,
+    episode bigint NOT NULL,
+    before text NOT NULL,
+    after text NOT NULL,
+    value double precision,
+    message text NOT NULL,
+    reason text NOT NULL
+);
+
+ALTER TABLE pipeline.alert_history ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_history_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.alert_inbox (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    raised boolean NOT NULL,
+    name text NOT NULL,
+    instance text NOT NULL,
+    message text DEFAULT ''::text NOT NULL,
+    severity text DEFAULT 'warning'::text NOT NULL
+);
+
+ALTER TABLE pipeline.alert_inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_inbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.alert_notice (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    place bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    rule text NOT NULL,
+    instance text NOT NULL,
+    episode bigint NOT NULL,
+    change text NOT NULL,
+    severity text NOT NULL,
+    message text NOT NULL,
+    value double precision,
+    threshold double precision,
+    CONSTRAINT alert_notice_change_check CHECK ((change = ANY (ARRAY['firing'::text, 'resolved'::text])))
+);
+
+ALTER TABLE pipeline.alert_notice ALTER COLUMN place ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_notice_place_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.alert_progress (
+    rule_id bigint NOT NULL,
+    judged_until timestamp with time zone NOT NULL,
+    problem text
+);
+
+CREATE TABLE pipeline.alert_rule (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    metric text NOT NULL,
+    series text NOT NULL,
+    over interval DEFAULT '00:01:00'::interval NOT NULL,
+    comparison text DEFAULT '>'::text NOT NULL,
+    threshold double precision NOT NULL,
+    need integer DEFAULT 3 NOT NULL,
+    keep_firing integer DEFAULT 2 NOT NULL,
+    hold_max integer DEFAULT 3 NOT NULL,
+    min_samples integer DEFAULT 1 NOT NULL,
+    severity text DEFAULT 'warning'::text NOT NULL,
+    message text DEFAULT '{metric} of {series} is {value}, the threshold is {threshold}'::text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    revision text NOT NULL,
+    CONSTRAINT alert_rule_comparison CHECK ((comparison = ANY (ARRAY['>'::text, '>='::text, '<'::text, '<='::text]))),
+    CONSTRAINT alert_rule_counts CHECK ((((need >= 1) AND (need <= 1000)) AND ((keep_firing >= 1) AND (keep_firing <= 1000)) AND ((hold_max >= 1) AND (hold_max <= 1000)))),
+    CONSTRAINT alert_rule_metric CHECK ((metric = ANY (ARRAY['latency.p50'::text, 'latency.p95'::text, 'latency.p99'::text, 'latency.mean'::text, 'latency.max'::text, 'latency.count'::text, 'latency.error_rate'::text]))),
+    CONSTRAINT alert_rule_min_samples CHECK ((min_samples >= 1)),
+    CONSTRAINT alert_rule_name CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT alert_rule_over CHECK (((over >= '00:00:05'::interval) AND (over <= '1 day'::interval))),
+    CONSTRAINT alert_rule_series CHECK ((series <> ''::text)),
+    CONSTRAINT alert_rule_severity CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text]))),
+    CONSTRAINT alert_rule_threshold CHECK (((threshold > '-Infinity'::double precision) AND (threshold < 'Infinity'::double precision)))
+);
+
+COMMENT ON TABLE pipeline.alert_rule IS 'Rules on timings. Insert, update and delete as you like: a change counts from the next window.';
+
+COMMENT ON COLUMN pipeline.alert_rule.series IS 'A series; with % in it a LIKE pattern, and each series that matches is an instance of its own.';
+
+COMMENT ON COLUMN pipeline.alert_rule.over IS 'The length of a window: 5 s to 1 day; below a minute a multiple of 5 s, else whole minutes.';
+
+COMMENT ON COLUMN pipeline.alert_rule.need IS 'How many bad windows in succession make it fire.';
+
+COMMENT ON COLUMN pipeline.alert_rule.keep_firing IS 'How many good windows in succession resolve it.';
+
+COMMENT ON COLUMN pipeline.alert_rule.hold_max IS 'How many windows without data a streak survives; a firing alert then says that it has no data.';
+
+ALTER TABLE pipeline.alert_rule ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_rule_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.alert_sink (
+    name text NOT NULL,
+    seen_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pipeline.alert_sink IS 'Who is told: what a daemon was started with during the last seven days.';
+
+CREATE TABLE pipeline.alert_state (
+    kind text NOT NULL,
+    rule text NOT NULL,
+    instance text NOT NULL,
+    state text NOT NULL,
+    bad integer NOT NULL,
+    good integer NOT NULL,
+    silent integer NOT NULL,
+    nodata boolean NOT NULL,
+    episode bigint NOT NULL,
+    active_at timestamp with time zone,
+    fired_at timestamp with time zone,
+    resolved_at timestamp with time zone,
+    severity text NOT NULL,
+    message text NOT NULL,
+    value double precision,
+    threshold double precision,
+    revision text NOT NULL,
+    CONSTRAINT alert_state_kind_check CHECK ((kind = ANY (ARRAY['metric'::text, 'raised'::text]))),
+    CONSTRAINT alert_state_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'firing'::text, 'resolved'::text])))
+);
+
+CREATE TABLE pipeline.consumer (
+    name text NOT NULL,
+    lineage text NOT NULL,
+    seq bigint NOT NULL,
+    saved_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE pipeline.former_watch (
+    id integer NOT NULL,
+    tag text NOT NULL
+);
+
+CREATE SEQUENCE pipeline.gate
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    MAXVALUE 7
+    CACHE 1;
+
+CREATE SEQUENCE pipeline.job_pos
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE pipeline.job (
+    id bigint NOT NULL,
+    pos bigint DEFAULT
+CASE
+    WHEN (pg_current_xact_id() IS NOT NULL) THEN nextval('pipeline.job_pos'::regclass)
+    ELSE NULL::bigint
+END,
+    run_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    timeout interval,
+    max_attempts integer DEFAULT 5 NOT NULL,
+    attempt integer DEFAULT 1 NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    queue text DEFAULT 'default'::text NOT NULL,
+    task text NOT NULL,
+    args jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error text,
+    CONSTRAINT job_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
+    CONSTRAINT job_attempt_check CHECK ((attempt >= 1)),
+    CONSTRAINT job_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT job_queue_check CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
+    CONSTRAINT job_task_check CHECK (((task <> ''::text) AND (length(task) <= 500))),
+    CONSTRAINT job_timeout_check CHECK ((timeout > '00:00:00'::interval))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.1', autovacuum_analyze_threshold='5000', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.job IS 'Jobs that have not ended. A lower priority number runs first.';
+
+COMMENT ON COLUMN pipeline.job.pos IS 'Place in its lane; null while something holds the job back.';
+
+COMMENT ON COLUMN pipeline.job.run_at IS 'From when the job may run; the wait is measured from here.';
+
+COMMENT ON COLUMN pipeline.job.attempt IS 'The number of the run that is under way or comes next; the first is 1.';
+
+COMMENT ON COLUMN pipeline.job.error IS 'How the attempt before this one ended.';
+
+CREATE TABLE pipeline.job_archive (
+    id bigint NOT NULL,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    task text NOT NULL,
+    args jsonb NOT NULL,
+    state text NOT NULL,
+    attempt integer NOT NULL,
+    max_attempts integer NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    ms double precision,
+    worker bigint,
+    result jsonb,
+    error text,
+    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text])))
+)
+PARTITION BY RANGE (finished_at);
+
+COMMENT ON TABLE pipeline.job_archive IS 'Jobs that have ended, one partition a day (UTC); see pipeline.maintain_archive().';
+
+COMMENT ON COLUMN pipeline.job_archive.ms IS 'How long the last attempt ran.';
+
+CREATE TABLE pipeline.job_archive_default (
+    id bigint CONSTRAINT job_archive_id_not_null NOT NULL,
+    queue text CONSTRAINT job_archive_queue_not_null NOT NULL,
+    priority smallint CONSTRAINT job_archive_priority_not_null NOT NULL,
+    task text CONSTRAINT job_archive_task_not_null NOT NULL,
+    args jsonb CONSTRAINT job_archive_args_not_null NOT NULL,
+    state text CONSTRAINT job_archive_state_not_null NOT NULL,
+    attempt integer CONSTRAINT job_archive_attempt_not_null NOT NULL,
+    max_attempts integer CONSTRAINT job_archive_max_attempts_not_null NOT NULL,
+    created_at timestamp with time zone CONSTRAINT job_archive_created_at_not_null NOT NULL,
+    run_at timestamp with time zone CONSTRAINT job_archive_run_at_not_null NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone CONSTRAINT job_archive_finished_at_not_null NOT NULL,
+    ms double precision,
+    worker bigint,
+    result jsonb,
+    error text,
+    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+ALTER TABLE pipeline.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.job_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.lane (
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    mark bigint DEFAULT 0 NOT NULL,
+    settled bigint DEFAULT 0 NOT NULL,
+    settling bigint DEFAULT 0 NOT NULL,
+    settling_xid xid8,
+    swept_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    searched_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+)
+WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.lane IS 'One row per queue and priority; the lock under which jobs are handed out.';
+
+COMMENT ON COLUMN pipeline.lane.mark IS 'Every position up to this one was handed out.';
+
+COMMENT ON COLUMN pipeline.lane.settled IS 'No job can appear at or below this position any more.';
+
+COMMENT ON COLUMN pipeline.lane.settling IS 'Becomes settled once every transaction up to settling_xid has ended.';
+
+CREATE TABLE pipeline.lane_request (
+    queue text NOT NULL,
+    priority smallint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
+COMMENT ON TABLE pipeline.lane_request IS 'Lanes that producers missed; a worker makes them.';
+
+CREATE TABLE pipeline.latency_window (
+    seconds integer NOT NULL,
+    series text NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone NOT NULL,
+    writer text NOT NULL,
+    part bigint NOT NULL,
+    rolled boolean DEFAULT false NOT NULL,
+    count bigint NOT NULL,
+    sum double precision NOT NULL,
+    low double precision NOT NULL,
+    high double precision NOT NULL,
+    errors bigint NOT NULL,
+    over_count bigint NOT NULL,
+    means double precision[] NOT NULL,
+    weights double precision[] NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+)
+PARTITION BY LIST (seconds);
+
+COMMENT ON TABLE pipeline.latency_window IS 'Timings in milliseconds: one t-digest for each series, window and writer.';
+
+COMMENT ON COLUMN pipeline.latency_window.part IS 'The writer''s own number of this part: writing it again changes nothing.';
+
+COMMENT ON COLUMN pipeline.latency_window.rolled IS 'Whether the next coarser level contains this part.';
+
+COMMENT ON COLUMN pipeline.latency_window.over_count IS 'How many were above the writer''s threshold for slow.';
+
+CREATE TABLE pipeline.latency_1h (
+    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
+    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
+    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
+    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
+    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
+    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
+    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
+    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
+    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
+    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
+    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
+    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.latency_1m (
+    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
+    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
+    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
+    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
+    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
+    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
+    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
+    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
+    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
+    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
+    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
+    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.latency_24h (
+    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
+    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
+    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
+    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
+    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
+    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
+    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
+    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
+    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
+    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
+    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
+    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.latency_5m (
+    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
+    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
+    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
+    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
+    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
+    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
+    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
+    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
+    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
+    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
+    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
+    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.latency_5s (
+    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
+    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
+    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
+    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
+    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
+    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
+    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
+    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
+    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
+    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
+    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
+    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
+    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
+    CONSTRAINT latency_window_count_check CHECK ((count > 0))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+
+CREATE UNLOGGED TABLE pipeline.leader (
+    one boolean DEFAULT true NOT NULL,
+    generation bigint NOT NULL,
+    term bigint NOT NULL,
+    pid integer NOT NULL,
+    since timestamp with time zone NOT NULL,
+    retired_xmax xid8 NOT NULL,
+    turned_at timestamp with time zone NOT NULL,
+    seq bigint DEFAULT 0 NOT NULL,
+    "position" text DEFAULT '1:1:'::text NOT NULL,
+    flush_until xid8 DEFAULT '0'::xid8 NOT NULL,
+    lineage text,
+    CONSTRAINT leader_one_check CHECK (one)
+);
+
+CREATE TABLE pipeline.lease (
+    id bigint NOT NULL,
+    worker bigint NOT NULL,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    ids bigint[] NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.lease IS 'Jobs handed out together to one worker; whoever holds the row may end them.';
+
+ALTER TABLE pipeline.lease ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.lease_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.migration (
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    ms double precision NOT NULL
+);
+
+CREATE UNLOGGED TABLE pipeline.outbox_0 (
+    xid xid8 NOT NULL,
+    id bigint NOT NULL,
+    watch integer,
+    op "char" NOT NULL,
+    keys text[],
+    rows integer NOT NULL,
+    ms real,
+    at timestamp with time zone NOT NULL,
+    name text,
+    payload text
+)
+WITH (autovacuum_enabled='false');
+
+CREATE UNLOGGED TABLE pipeline.outbox_1 (
+    xid xid8 CONSTRAINT outbox_0_xid_not_null NOT NULL,
+    id bigint CONSTRAINT outbox_0_id_not_null NOT NULL,
+    watch integer,
+    op "char" CONSTRAINT outbox_0_op_not_null NOT NULL,
+    keys text[],
+    rows integer CONSTRAINT outbox_0_rows_not_null NOT NULL,
+    ms real,
+    at timestamp with time zone CONSTRAINT outbox_0_at_not_null NOT NULL,
+    name text,
+    payload text
+)
+WITH (autovacuum_enabled='false');
+
+CREATE TABLE pipeline.outbox_durable (
+    xid xid8 CONSTRAINT outbox_0_xid_not_null NOT NULL,
+    id bigint CONSTRAINT outbox_0_id_not_null NOT NULL,
+    watch integer,
+    op "char" CONSTRAINT outbox_0_op_not_null NOT NULL,
+    keys text[],
+    rows integer CONSTRAINT outbox_0_rows_not_null NOT NULL,
+    ms real,
+    at timestamp with time zone CONSTRAINT outbox_0_at_not_null NOT NULL,
+    name text,
+    payload text
+);
+
+CREATE VIEW pipeline.outbox AS
+ SELECT outbox_0.xid,
+    outbox_0.id,
+    outbox_0.watch,
+    outbox_0.op,
+    outbox_0.keys,
+    outbox_0.rows,
+    outbox_0.ms,
+    outbox_0.at,
+    outbox_0.name,
+    outbox_0.payload
+   FROM pipeline.outbox_0
+UNION ALL
+ SELECT outbox_1.xid,
+    outbox_1.id,
+    outbox_1.watch,
+    outbox_1.op,
+    outbox_1.keys,
+    outbox_1.rows,
+    outbox_1.ms,
+    outbox_1.at,
+    outbox_1.name,
+    outbox_1.payload
+   FROM pipeline.outbox_1
+UNION ALL
+ SELECT outbox_durable.xid,
+    outbox_durable.id,
+    outbox_durable.watch,
+    outbox_durable.op,
+    outbox_durable.keys,
+    outbox_durable.rows,
+    outbox_durable.ms,
+    outbox_durable.at,
+    outbox_durable.name,
+    outbox_durable.payload
+   FROM pipeline.outbox_durable;
+
+CREATE SEQUENCE pipeline.outbox_id
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 32;
+
+CREATE UNLOGGED TABLE pipeline.ring_0 (
+    seq bigint NOT NULL,
+    lineage text NOT NULL,
+    "position" text,
+    payload text NOT NULL
+)
+WITH (autovacuum_enabled='false');
+
+CREATE UNLOGGED TABLE pipeline.ring_1 (
+    seq bigint CONSTRAINT ring_0_seq_not_null NOT NULL,
+    lineage text CONSTRAINT ring_0_lineage_not_null NOT NULL,
+    "position" text,
+    payload text CONSTRAINT ring_0_payload_not_null NOT NULL
+)
+WITH (autovacuum_enabled='false');
+
+CREATE VIEW pipeline.ring AS
+ SELECT ring_0.seq,
+    ring_0.lineage,
+    ring_0."position",
+    ring_0.payload
+   FROM pipeline.ring_0
+UNION ALL
+ SELECT ring_1.seq,
+    ring_1.lineage,
+    ring_1."position",
+    ring_1.payload
+   FROM pipeline.ring_1;
+
+CREATE TABLE pipeline.setting (
+    name text NOT NULL,
+    value text NOT NULL
+);
+
+COMMENT ON TABLE pipeline.setting IS 'Settings that SQL itself has to know; the daemon''s own are in its configuration.';
+
+CREATE SEQUENCE pipeline.term
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER TABLE pipeline.watch ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.watch_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.worker (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    queues text[] NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='200');
+
+COMMENT ON TABLE pipeline.worker IS 'Processes that run jobs; seen_at is their heartbeat.';
+
+ALTER TABLE pipeline.worker ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.worker_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY pipeline.job_archive ATTACH PARTITION pipeline.job_archive_default DEFAULT;
+
+ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1h FOR VALUES IN (3600);
+
+ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1m FOR VALUES IN (60);
+
+ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_24h FOR VALUES IN (86400);
+
+ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_5m FOR VALUES IN (300);
+
+ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_5s FOR VALUES IN (5);
+
+ALTER TABLE ONLY pipeline.alert_delivery
+    ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (notice, sink);
+
+ALTER TABLE ONLY pipeline.alert_history
+    ADD CONSTRAINT alert_history_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.alert_inbox
+    ADD CONSTRAINT alert_inbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.alert_notice
+    ADD CONSTRAINT alert_notice_kind_rule_instance_episode_change_key UNIQUE (kind, rule, instance, episode, change);
+
+ALTER TABLE ONLY pipeline.alert_notice
+    ADD CONSTRAINT alert_notice_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.alert_notice
+    ADD CONSTRAINT alert_notice_place_key UNIQUE (place);
+
+ALTER TABLE ONLY pipeline.alert_progress
+    ADD CONSTRAINT alert_progress_pkey PRIMARY KEY (rule_id);
+
+ALTER TABLE ONLY pipeline.alert_rule
+    ADD CONSTRAINT alert_rule_name_key UNIQUE (name);
+
+ALTER TABLE ONLY pipeline.alert_rule
+    ADD CONSTRAINT alert_rule_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.alert_sink
+    ADD CONSTRAINT alert_sink_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.alert_state
+    ADD CONSTRAINT alert_state_pkey PRIMARY KEY (kind, rule, instance);
+
+ALTER TABLE ONLY pipeline.consumer
+    ADD CONSTRAINT consumer_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.former_watch
+    ADD CONSTRAINT former_watch_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.job
+    ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.lane
+    ADD CONSTRAINT lane_pkey PRIMARY KEY (queue, priority);
+
+ALTER TABLE ONLY pipeline.latency_window
+    ADD CONSTRAINT latency_window_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.latency_1h
+    ADD CONSTRAINT latency_1h_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.latency_1m
+    ADD CONSTRAINT latency_1m_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.latency_24h
+    ADD CONSTRAINT latency_24h_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.latency_5m
+    ADD CONSTRAINT latency_5m_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.latency_5s
+    ADD CONSTRAINT latency_5s_pkey PRIMARY KEY (series, start, writer, part, seconds);
+
+ALTER TABLE ONLY pipeline.leader
+    ADD CONSTRAINT leader_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY pipeline.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.ring_0
+    ADD CONSTRAINT ring_0_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY pipeline.ring_1
+    ADD CONSTRAINT ring_1_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY pipeline.setting
+    ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.watch
+    ADD CONSTRAINT watch_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.watch
+    ADD CONSTRAINT watch_relation_key UNIQUE (relation);
+
+ALTER TABLE ONLY pipeline.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
+
+CREATE INDEX alert_delivery_open ON pipeline.alert_delivery USING btree (sink, next_try_at) WHERE (delivered_at IS NULL);
+
+CREATE INDEX alert_history_at ON pipeline.alert_history USING btree (at);
+
+CREATE INDEX job_archive_failed ON ONLY pipeline.job_archive USING btree (finished_at) WHERE (state = 'failed'::text);
+
+CREATE INDEX job_archive_default_finished_at_idx ON pipeline.job_archive_default USING btree (finished_at) WHERE (state = 'failed'::text);
+
+CREATE INDEX job_archive_id ON ONLY pipeline.job_archive USING brin (id) WITH (pages_per_range='16', autosummarize='on');
+
+CREATE INDEX job_archive_default_id_idx ON pipeline.job_archive_default USING brin (id) WITH (pages_per_range='16', autosummarize='on');
+
+CREATE INDEX job_delayed ON pipeline.job USING btree (queue, run_at) WHERE (pos IS NULL);
+
+CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, pos) WHERE (pos IS NOT NULL);
+
+CREATE INDEX latency_window_start ON ONLY pipeline.latency_window USING btree (start);
+
+CREATE INDEX latency_1h_start_idx ON pipeline.latency_1h USING btree (start);
+
+CREATE INDEX latency_window_unrolled ON ONLY pipeline.latency_window USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX latency_1h_start_idx1 ON pipeline.latency_1h USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX latency_1m_start_idx ON pipeline.latency_1m USING btree (start);
+
+CREATE INDEX latency_1m_start_idx1 ON pipeline.latency_1m USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX latency_24h_start_idx ON pipeline.latency_24h USING btree (start);
+
+CREATE INDEX latency_24h_start_idx1 ON pipeline.latency_24h USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX latency_5m_start_idx ON pipeline.latency_5m USING btree (start);
+
+CREATE INDEX latency_5m_start_idx1 ON pipeline.latency_5m USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX latency_5s_start_idx ON pipeline.latency_5s USING btree (start);
+
+CREATE INDEX latency_5s_start_idx1 ON pipeline.latency_5s USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX outbox_0_xid ON pipeline.outbox_0 USING btree (xid, id);
+
+CREATE INDEX outbox_1_xid ON pipeline.outbox_1 USING btree (xid, id);
+
+CREATE INDEX outbox_durable_xid ON pipeline.outbox_durable USING btree (xid, id);
+
+ALTER INDEX pipeline.job_archive_failed ATTACH PARTITION pipeline.job_archive_default_finished_at_idx;
+
+ALTER INDEX pipeline.job_archive_id ATTACH PARTITION pipeline.job_archive_default_id_idx;
+
+ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_1h_pkey;
+
+ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_1h_start_idx;
+
+ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_1h_start_idx1;
+
+ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_1m_pkey;
+
+ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_1m_start_idx;
+
+ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_1m_start_idx1;
+
+ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_24h_pkey;
+
+ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_24h_start_idx;
+
+ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_24h_start_idx1;
+
+ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_5m_pkey;
+
+ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_5m_start_idx;
+
+ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_5m_start_idx1;
+
+ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_5s_pkey;
+
+ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_5s_start_idx;
+
+ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_5s_start_idx1;
+
+CREATE TRIGGER check_alert_rule BEFORE INSERT OR UPDATE ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_rule();
+
+CREATE TRIGGER restart_alert_rule AFTER UPDATE OF enabled ON pipeline.alert_rule FOR EACH ROW WHEN ((new.enabled AND (NOT old.enabled))) EXECUTE FUNCTION pipeline.start_alert_rule();
+
+CREATE TRIGGER start_alert_rule AFTER INSERT ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.start_alert_rule();
+
+ALTER TABLE ONLY pipeline.alert_delivery
+    ADD CONSTRAINT alert_delivery_notice_fkey FOREIGN KEY (notice) REFERENCES pipeline.alert_notice(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pipeline.alert_delivery
+    ADD CONSTRAINT alert_delivery_sink_fkey FOREIGN KEY (sink) REFERENCES pipeline.alert_sink(name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pipeline.alert_progress
+    ADD CONSTRAINT alert_progress_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES pipeline.alert_rule(id) ON DELETE CASCADE;
+
+REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_alert_rule() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_columns(p_relation oid, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_watchable(p_name text, p_relation oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_watches() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.close_if_full(p_gate bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.create_watch_triggers(p_watch pipeline.watch, p_relation oid, p_enable boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.follow_ddl() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.key_expression(p_alias text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patience interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.maintain_archive(keep interval, ahead integer, OUT made integer, OUT dropped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.needs_check(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.relation_named(p_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.relations_of(p_relation oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.scan_expression(p_watch pipeline.watch, p_op text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.start_alert_rule() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.tag_of(p_relation oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.take_over() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.turn(p_term bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.wake_workers(p_queue text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.watch(relation text, keys text[], columns text[], timing boolean, durable boolean, replicated boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.write_event(p_watch integer, p_op "char", p_keys text[], p_rows integer, p_ms real, p_name text, p_payload text, p_durable boolean) FROM PUBLIC;
+
+GRANT SELECT ON TABLE pipeline.leader TO PUBLIC;
+
+GRANT SELECT ON TABLE pipeline.ring TO PUBLIC;
