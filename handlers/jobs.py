@@ -54,11 +54,21 @@ class _Queue:
         self.ended = 0
         self.per_second = 0.0
         self.next_sweep = 0.0
+        self.earliest_sweep = 0.0
         self.pause = SWEEP_SECONDS
         self.changed = asyncio.Event()
 
     def room(self) -> int:
         return claim_size(self.concurrency, self.held, self.per_second)
+
+    def swept(self, now: float, took: float, *, found: bool) -> None:
+        """Set the time of the next sweep: sooner after a wake, which tells of most stragglers at once.
+
+        A sweep gets slow where a transaction held open keeps dead rows; it may take a twentieth of the time.
+        """
+        self.pause = SWEEP_SECONDS if found else min(POLL_SECONDS, self.pause * 1.5)
+        self.earliest_sweep = now + max(SWEEP_SECONDS, 20 * took)
+        self.next_sweep = max(self.earliest_sweep, now + self.pause)
 
     async def wait(self, seconds: float) -> None:
         """Until something changed: a wake, a slot that is free, the end; at most this long."""
@@ -156,7 +166,7 @@ class JobWorker:
         known = self._queues.get(queue)
         if known is not None:
             known.pause = SWEEP_SECONDS
-            known.next_sweep = 0.0
+            known.next_sweep = known.earliest_sweep
             known.changed.set()
 
     def healthy(self) -> Health:
@@ -206,22 +216,17 @@ class JobWorker:
             return self._poll
         jobs = await self._store.claim(queue.name, room, self._worker)
         self._take(queue, jobs)
-        now = time.monotonic()
-        if jobs and now < queue.next_sweep:
-            return 0
         if not jobs and await self._store.adopt():
             return 0
+        now = time.monotonic()
+        if now < queue.next_sweep:
+            return 0 if jobs else min(self._poll, queue.next_sweep - now)
         sweep = await self._store.sweep(queue.name, max(room - len(jobs), SWEEP_LIMIT), self._worker)
         self._take(queue, sweep.jobs)
-        # a look gets slow where a transaction held open keeps dead rows; it may take a twentieth of the time
-        queue.next_sweep = time.monotonic() + max(2 * SWEEP_SECONDS, 20 * sweep.seconds)
+        queue.swept(time.monotonic(), sweep.seconds, found=bool(jobs or sweep.jobs))
         if jobs or sweep.jobs:
-            queue.pause = SWEEP_SECONDS
             return 0
-        if not sweep.unsettled:
-            return self._poll
-        queue.pause = min(self._poll, queue.pause * 1.5)  # stragglers announce themselves; this is for a deaf feed
-        return max(queue.pause, 20 * sweep.seconds)
+        return min(self._poll, queue.pause) if sweep.unsettled else self._poll
 
     def _take(self, queue: _Queue, jobs: list[Job]) -> None:
         for job in jobs:
