@@ -38,7 +38,8 @@ class Client:
 
     dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes: memory for
     cached values. max_staleness: seconds. sinks: further listeners of the feed. pump: stand by to pump the feed
-    when no other process does.
+    when no other process does. two_phase: as the setting feed.two_phase; it must be the same in every process that
+    may pump.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Client:
         registry: Registry = default,
         sinks: tuple[FeedSink, ...] = (),
         pump: bool = True,
+        two_phase: bool = False,
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
@@ -62,7 +64,7 @@ class Client:
         )
         self.jobs = JobStore(self._job_database, registry=registry)
         self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
-        self.pump = Pump(listen_dsn or dsn, self.database)
+        self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
         services: list[Service] = [self.follower, self.cache, reporter]
         if pump:
