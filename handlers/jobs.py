@@ -18,12 +18,13 @@ from random import Random
 
 import structlog
 
+from handlers.held import HeldQueue
 from handlers.outcomes import Outcomes, backoff
 from handlers.running import run
-from pipeline.core.job import Job, Outcome, claim_size
+from pipeline.core.job import Job, Outcome
 from pipeline.core.status import JobsStatus, Quantiles, QueueStatus
 from pipeline.db.heartbeat import Heartbeat
-from pipeline.db.jobs import DEAD_SECONDS, SWEEP_SECONDS, JobStore
+from pipeline.db.jobs import DEAD_SECONDS, JobStore
 from pipeline.errors import PgreflexError
 from pipeline.registry import Registry
 from pipeline.runtime import Health
@@ -41,43 +42,6 @@ DRAIN_POLL_SECONDS = 0.01
 ANY = "*"
 
 log = structlog.get_logger("pgreflex.jobs")
-
-
-class _Queue:
-    """What this worker holds of one queue. held: claimed and not yet run to the end."""
-
-    def __init__(self, name: str, concurrency: int) -> None:
-        self.name = name
-        self.concurrency = concurrency
-        self.ready: asyncio.Queue[Job] = asyncio.Queue()
-        self.held = 0
-        self.ended = 0
-        self.per_second = 0.0
-        self.next_sweep = 0.0
-        self.earliest_sweep = 0.0
-        self.pause = SWEEP_SECONDS
-        self.changed = asyncio.Event()
-
-    def room(self) -> int:
-        return claim_size(self.concurrency, self.held, self.per_second)
-
-    def swept(self, now: float, took: float, *, found: bool) -> None:
-        """Set the time of the next sweep: sooner after a wake, which tells of most stragglers at once.
-
-        A sweep gets slow where a transaction held open keeps dead rows; it may take a twentieth of the time.
-        """
-        self.pause = SWEEP_SECONDS if found else min(POLL_SECONDS, self.pause * 1.5)
-        self.earliest_sweep = now + max(SWEEP_SECONDS, 20 * took)
-        self.next_sweep = max(self.earliest_sweep, now + self.pause)
-
-    async def wait(self, seconds: float) -> None:
-        """Until something changed: a wake, a slot that is free, the end; at most this long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            pass
-        self.changed.clear()
 
 
 class JobWorker:
@@ -111,7 +75,7 @@ class JobWorker:
         self._dead_seconds = dead_seconds
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._stop_asked = asyncio.Event()
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, HeldQueue] = {}
         self._totals: Counter[str] = Counter()
         self._waits: deque[float] = deque(maxlen=1_000)
         self._runs: deque[float] = deque(maxlen=1_000)
@@ -124,7 +88,7 @@ class JobWorker:
     async def start(self) -> None:
         """Register with the server."""
         names = list(self._wanted)
-        self._queues = {name: _Queue(name, n) for name, n in self._wanted.items() if name != ANY}
+        self._queues = {name: HeldQueue(name, n) for name, n in self._wanted.items() if name != ANY}
         self._running = 0
         self._turned = time.monotonic()
         self._worker = await self._store.register(self._name, names)
@@ -165,9 +129,7 @@ class JobWorker:
         """There may be jobs in this queue."""
         known = self._queues.get(queue)
         if known is not None:
-            known.pause = SWEEP_SECONDS
-            known.next_sweep = known.earliest_sweep
-            known.changed.set()
+            known.wake()
 
     def healthy(self) -> Health:
         beat = self._heartbeat
@@ -191,11 +153,11 @@ class JobWorker:
             run=_quantiles(self._runs, 1),
         )
 
-    def _open(self, queue: _Queue) -> None:
+    def _open(self, queue: HeldQueue) -> None:
         self._feeders.append(self._group.create_task(self._feed(queue)))
         self._loops += [self._group.create_task(self._slot(queue)) for _ in range(queue.concurrency)]
 
-    async def _feed(self, queue: _Queue) -> None:
+    async def _feed(self, queue: HeldQueue) -> None:
         failures = 0
         while not self._stop_asked.is_set():
             try:
@@ -209,7 +171,7 @@ class JobWorker:
             if pause:
                 await queue.wait(pause)
 
-    async def _feed_once(self, queue: _Queue) -> float:
+    async def _feed_once(self, queue: HeldQueue) -> float:
         """Claim what there is room for; returns how long to wait before the next look, 0 for not at all."""
         room = queue.room()
         if not room:
@@ -228,14 +190,14 @@ class JobWorker:
             return 0
         return min(self._poll, queue.pause) if sweep.unsettled else self._poll
 
-    def _take(self, queue: _Queue, jobs: list[Job]) -> None:
+    def _take(self, queue: HeldQueue, jobs: list[Job]) -> None:
         for job in jobs:
             self._outcomes.expect(job)
             self._waits.append(job.waited)
             queue.ready.put_nowait(job)
         queue.held += len(jobs)
 
-    async def _slot(self, queue: _Queue) -> None:
+    async def _slot(self, queue: HeldQueue) -> None:
         while True:
             job = await queue.ready.get()
             outcome = Outcome(job, "release")
@@ -250,7 +212,7 @@ class JobWorker:
                 self._running -= 1
                 self._ended(queue, outcome)
 
-    def _ended(self, queue: _Queue, outcome: Outcome) -> None:
+    def _ended(self, queue: HeldQueue, outcome: Outcome) -> None:
         self._outcomes.add(outcome)
         queue.held -= 1
         queue.ended += 1
@@ -296,7 +258,7 @@ class JobWorker:
         if ANY in self._wanted:
             for name in await self._store.queues():
                 if name not in self._queues:
-                    self._queues[name] = queue = _Queue(name, self._wanted[ANY])
+                    self._queues[name] = queue = HeldQueue(name, self._wanted[ANY])
                     self._open(queue)
 
     async def _promote(self) -> float:

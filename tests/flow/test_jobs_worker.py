@@ -228,6 +228,27 @@ async def test_a_wake_makes_a_worker_look_at_once(
         await eventually(archived(sql, 1))
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["woken", "polling"])
+async def test_a_job_that_commits_after_younger_ones_is_run(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection, told: bool
+) -> None:
+    async def noop(job: Job) -> None: ...
+
+    registry.add_task(noop, name="noop")
+    async with running(store, registry, poll_seconds=3600 if told else 0.05) as worker:
+        open_ = sql.transaction()
+        await open_.start()
+        late = await sql.fetchval("select pipeline.enqueue('noop')")
+        await store.enqueue_many("noop", [{}] * 5)
+        worker.wake("default")
+        await eventually(lambda: worker.status().finished_total == 5)
+        await open_.commit()
+        if told:
+            worker.wake("default")
+        rows = await eventually(archived(sql, 6))
+    assert rows[0]["id"] == late
+
+
 async def test_a_star_stands_for_every_queue_not_named(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:
