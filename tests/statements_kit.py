@@ -45,16 +45,18 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def generic_plan(connection: asyncpg.Connection, name: str) -> list[dict[str, Any]]:
-    """The nodes of the plan that a session has for a statement, whatever its parameters."""
+async def plan_of(connection: asyncpg.Connection, name: str, arguments: str = "") -> list[dict[str, Any]]:
+    """The nodes of the plan that this session has for a statement.
+
+    arguments: as SQL. Without any all are null, which only a session that plans without looking at them
+    (plan_cache_mode = force_generic_plan) answers as it would any others.
+    """
     kinds = [kind for _, kind in sorted(parameters(name))]
     declared = f" ({', '.join(kinds)})" if kinds else ""
-    given = f"({', '.join('null' for _ in kinds)})" if kinds else ""
+    given = f"({arguments or ', '.join('null' for _ in kinds)})" if kinds else ""
     await connection.execute(f"prepare explained{declared} as {statement(name)}")
     try:
-        async with connection.transaction():
-            await connection.execute("set local plan_cache_mode = force_generic_plan")
-            text = await connection.fetchval(f"explain (format json) execute explained{given}")
+        text = await connection.fetchval(f"explain (format json) execute explained{given}")
     finally:
         await connection.execute("deallocate explained")
     return list(nodes(json.loads(text)[0]["Plan"]))
