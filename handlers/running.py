@@ -127,9 +127,7 @@ def _encoded(job: Job, result: Any) -> str | None:
         log.warning("the result of a job cannot be kept", job=job.id, task=job.task, error=str(error))
         return None
     if "\\u0000" in text:
-        log.warning(
-            "the result of a job cannot be kept", job=job.id, task=job.task, error="it holds a zero byte"
-        )
+        log.warning("the result of a job cannot be kept", job=job.id, task=job.task, error="it holds a zero byte")
         return None
     return text
 

@@ -123,9 +123,7 @@ class Registry:
                 f"{unknown[0]!r} is no kind of event ({source_of(function)})", hint=f"Use {', '.join(OPS)}."
             )
         consumer = Consumer(table, tuple(ops), function, source_of(function))
-        self.consumers = [
-            c for c in self.consumers if (_home(c.function), c.table) != (_home(function), table)
-        ]
+        self.consumers = [c for c in self.consumers if (_home(c.function), c.table) != (_home(function), table)]
         self.consumers.append(consumer)
         return consumer
 

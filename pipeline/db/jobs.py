@@ -128,9 +128,7 @@ class JobStore:
         """The worker has ended; what it still holds may be rescued at once."""
         await self._db.execute("jobs/retire", worker)
 
-    def heartbeat(
-        self, worker: int, name: str, queues: Sequence[str], turned: Callable[[], float]
-    ) -> Heartbeat:
+    def heartbeat(self, worker: int, name: str, queues: Sequence[str], turned: Callable[[], float]) -> Heartbeat:
         """The worker's heartbeat, still to be started; it has a connection of its own."""
         return Heartbeat(self._db.dsn, worker, name, queues, turned)
 
@@ -163,9 +161,7 @@ class JobStore:
         for lane in await self._db.fetch("jobs/unsettled", queue, every, search_every):
             unsettled = True
             if len(jobs) < limit and (lane["due"] or lane["whole"]):
-                jobs += await self._sweep_lane(
-                    queue, lane["priority"], lane["whole"], limit - len(jobs), worker
-                )
+                jobs += await self._sweep_lane(queue, lane["priority"], lane["whole"], limit - len(jobs), worker)
         return Sweep(jobs, unsettled, time.monotonic() - began)
 
     async def _sweep_lane(self, queue: str, priority: int, whole: bool, limit: int, worker: int) -> list[Job]:
@@ -272,9 +268,7 @@ class JobStore:
         raise TaskError("a job needs a task", hint="Give the task's name, or the function itself.")
 
 
-async def _finish(
-    connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]
-) -> Record:
+async def _finish(connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]) -> Record:
     now = time.monotonic()
     with translated():
         [row] = await connection.fetch(

@@ -79,7 +79,7 @@ async def test_jobs_that_are_named_are_found_by_their_key(
 @pytest.mark.parametrize("name", ["jobs/look", "jobs/take"])
 async def test_leased_jobs_are_looked_up_in_a_hash(jobs_sql: asyncpg.Connection, name: str, state: str) -> None:
     await jobs_sql.execute(FILLED[state])
-    filters = [node["Filter"] for node in await explain(jobs_sql, name) if "SubPlan" in node.get("Filter", "")]
+    filters = [node["Filter"] for node in await plan_of(jobs_sql, name) if "SubPlan" in node.get("Filter", "")]
     assert filters
     assert all("hashed SubPlan" in text for text in filters)
 
