@@ -150,13 +150,11 @@ class Supervisor:
                 await state.service.start()
                 state.running, state.since, state.last_error = True, time.time(), ""
                 await state.service.run()
-            except self._fatal as error:
-                if not state.since:
-                    self._failure = error
-                    self.shutdown()
-                state.last_error = describe(error)
             except Exception as error:  # any failure of a service means: start it again
                 state.last_error = describe(error)
+                if isinstance(error, self._fatal) and not state.since:
+                    self._failure = error
+                    self.shutdown()
                 if not self._stopping.is_set():
                     log.warning("service failed; restarting", service=name, error=state.last_error)
             finally:
