@@ -129,7 +129,9 @@ class LeaderSession(Session):
         return bool(await self.fetchval("feed/try_lead"))
 
     async def take_over(self) -> int:
-        return int(await self.fetchval("feed/take_over"))
+        term = int(await self.fetchval("feed/take_over"))
+        await self.fetch("feed/finish_turn", term, True)  # the last leader may have died in the middle of one
+        return term
 
     async def read(
         self, since: Snapshot, upto: Snapshot | None, after: tuple[int, int], limit: int
@@ -171,7 +173,8 @@ class LeaderSession(Session):
         args = (term, seq, str(position), turn_bytes, turn_after)
         if not await self.fetchval("feed/rotate", *args):
             return False
-        await self.fetch("feed/turn", term)
+        was_full = await self.fetchval("feed/turn", term)
+        await self.fetch("feed/finish_turn", term, was_full)
         return True
 
     async def silence_bell(self, silent: bool) -> None:

@@ -18,10 +18,11 @@ with s as materialized (
 ),
 found as (
     select o.* from s, lateral (
+        -- one lower bound: of two, the index scan may begin at the weaker and walk over everything already read
         select * from pipeline.outbox o
-        where o.xid >= pg_snapshot_xmax(s.since) and o.xid < pg_snapshot_xmax(s.upto)
-          and pg_visible_in_snapshot(o.xid, s.upto)
-          and (o.xid, o.id) > ($3::text::xid8, $4::bigint)
+        where (o.xid, o.id) > (greatest($3::text::xid8, pg_snapshot_xmax(s.since)),
+                               case when $3::text::xid8 >= pg_snapshot_xmax(s.since) then $4::bigint else -1 end)
+          and o.xid < pg_snapshot_xmax(s.upto) and pg_visible_in_snapshot(o.xid, s.upto)
         order by o.xid, o.id
         limit $5::int
     ) o

@@ -42,16 +42,34 @@ begin
     on conflict (one) do update
         set term = excluded.term, pid = excluded.pid, since = excluded.since;
     if (select lineage from pipeline.leader) is distinct from pipeline.lineage() then
-        update pipeline.leader set generation = v_term, position = '1:1:', flush_until = '0';
+        -- A crash loses what a prepared transaction reported, and it may still commit.
+        update pipeline.leader
+        set generation = v_term, position = '1:1:',
+            retired_xmax = case when lineage is null then '0'::xid8 else '18446744073709551615' end,
+            flush_until = case when exists (select from pg_prepared_xacts where database = current_database())
+                               then pg_current_xact_id() else '0' end;
         update pipeline.leader set lineage = pipeline.lineage();
     end if;
-    -- The last leader may have opened the gate and died before it could note the snapshot. This statement has a
-    -- snapshot taken after its row lock was gone, so whoever read the old gate is below it.
-    update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = v_term;
     return v_term;
 end
 $$;
 revoke execute on function pipeline.take_over from public;
+
+-- The end of a turn, and of one that the last leader did not bring to its end. Has to be the first statement of its
+-- transaction: whoever read the gate before it was set has a smaller transaction id than this one. (The xmax of a
+-- snapshot would not do: it is one past the newest transaction that has ended, and older ones above it still run.)
+create or replace function pipeline.finish_turn(p_term bigint, p_was_full boolean) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pipeline.leader
+    set retired_xmax = pg_current_xact_id(), turned_at = clock_timestamp(),
+        flush_until = case when p_was_full then pg_current_xact_id() else flush_until end
+    where term = p_term and retired_xmax = '18446744073709551615';
+end
+$$;
+revoke execute on function pipeline.finish_turn from public;
 
 -- Refuses to go on unless p_term leads, and keeps it leading until the transaction ends. The row is unlogged, so
 -- the lock writes no WAL and the commit needs no flush.
@@ -98,8 +116,8 @@ revoke execute on function pipeline.broadcast from public;
 -- turned. Called about once a second by the leader; decides only by what the database says.
 --
 -- The tables that rest may be truncated when nobody can write into them any more and all of it has been read. A
--- writer has its transaction id before it reads the gate, so everybody who read the old gate is below the snapshot
--- that was taken after the gate was set (retired_xmax). When the feed's position has passed that, each of them had
+-- writer has its transaction id before it reads the gate, so everybody who read the old gate is below a transaction
+-- that began after the gate was set (retired_xmax). When the feed's position has passed that, each of them had
 -- ended and was read. A transaction that stays open therefore delays only this, never a delivery.
 create or replace function pipeline.rotate(
     p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval
@@ -124,11 +142,7 @@ begin
     then
         return false;
     end if;
-    if v_leader.retired_xmax = '18446744073709551615' then
-        -- a turn that did not come to its end; it may have opened the gate at any time before now
-        update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = p_term;
-        return false;
-    end if;
+    -- also as long as a turn has not come to its end: then it is the greatest number
     if pg_snapshot_xmin(p_position) < v_leader.retired_xmax then
         return false;
     end if;
@@ -149,7 +163,7 @@ begin
     else
         truncate pipeline.outbox_0, pipeline.ring_0;
     end if;
-    -- unknown until pipeline.turn has set it; setval is not undone by a rollback, so it has a transaction of its own
+    -- unknown until pipeline.finish_turn has set it; setval is not undone by a rollback, so it has a transaction of its own
     update pipeline.leader
     set retired_xmax = '18446744073709551615', seq = p_seq, position = p_position::text
     where term = p_term;
@@ -160,9 +174,9 @@ end
 $$;
 revoke execute on function pipeline.rotate from public;
 
--- The second half of a turn, in a transaction after the truncation has committed: open the gate to the empty
--- tables, and note who may still be writing into the others.
-create or replace function pipeline.turn(p_term bigint) returns void
+-- The second part of a turn, in a transaction after the truncation has committed: open the gate to the empty tables.
+-- Returns whether it was closed. The third part is finish_turn.
+create or replace function pipeline.turn(p_term bigint) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -173,11 +187,7 @@ begin
     perform pg_advisory_xact_lock(1885697639, 4);
     select last_value into v_gate from pipeline.gate;
     perform setval('pipeline.gate', (v_gate # 1) & ~2::bigint);
-    -- each statement of this function has a snapshot of its own; this one is taken after setval
-    update pipeline.leader
-    set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()), turned_at = clock_timestamp(),
-        flush_until = case when v_gate & 2 = 0 then flush_until else pg_snapshot_xmax(pg_current_snapshot()) end
-    where term = p_term;
+    return v_gate & 2 <> 0;
 end
 $$;
 revoke execute on function pipeline.turn from public;
