@@ -57,6 +57,28 @@ def setup(
     root.setLevel(max(_LEVELS[level], logging.WARNING if level == "info" else 0))
 
 
+def as_guest() -> None:
+    """In somebody else's process: log through the standard library, below the logger `pgreflex`.
+
+    What structlog does unasked would print to that process's stdout. Where it is set up already, by us or by the
+    application, it is left as it is.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            Repeats(),
+            structlog.processors.format_exc_info,
+            mask,
+            _as_sentence,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
 class Stderr:
     """Writes finished lines to whatever stderr is at that moment."""
 
@@ -136,3 +158,10 @@ def _renderer(form: str, color: bool) -> list[Processor]:
 def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any] | Mapping[str, Any]) -> str:
     ordered = {name: event.get(name) for name in ("ts", "level", "logger", "msg")} | dict(event)
     return msgspec.json.encode(ordered, enc_hook=repr).decode()
+
+
+def _as_sentence(_logger: Any, _method: str, event: EventDict) -> str:
+    """`leading the feed: term=1 seq=0`; the level and the logger's name are the standard library's to add."""
+    text, trace = event.pop("event"), event.pop("exception", None)
+    rest = structlog.processors.LogfmtRenderer(bool_as_flag=False)(_logger, _method, event)
+    return "\n".join(filter(None, (f"{text}: {rest}" if rest else str(text), trace)))

@@ -29,6 +29,7 @@ from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
+from pipeline.log import as_guest
 from pipeline.registry import Registry, Task, default
 from pipeline.runtime import Service, Supervisor
 
@@ -74,6 +75,7 @@ class Client:
 
     async def open(self) -> Client:
         """Connect and follow the feed. Raises DatabaseUnavailable, LoginFailed."""
+        as_guest()
         await self.database.open()
         await self._probes.open()
         await self._job_database.open()
