@@ -30,23 +30,20 @@ as $$
 $$;
 revoke execute on function pipeline.row_expression from public;
 
--- The query that counts rows and gathers keys. More than 10,000 rows are not looked through, more than 256 keys
--- not named: both mean the whole table.
-create or replace function pipeline.scan_expression(p_watch pipeline.watch, p_op text) returns text
+-- The statements that count rows and gather keys. Most statements change one row, and a look at the first few rows
+-- settles those. More than 10,000 rows are not looked through, more than 256 keys not named: both mean the whole table.
+create or replace function pipeline.scan_statements(p_watch pipeline.watch, p_op text) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_old constant text := pipeline.key_expression('o', p_watch.keys);
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
-    v_count text := 'select count(*)::int as n from ' || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_count constant text := 'select count(*)::int as n from '
+        || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_sides constant int := case p_op when 'update' then 2 else 1 end;
     v_keys text;
 begin
-    v_keys := case p_op
-        when 'insert' then format('select %s as k from new_rows n', v_new)
-        when 'delete' then format('select %s as k from old_rows o', v_old)
-        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
-    end;
     if p_op = 'update' and p_watch.columns is not null then
         -- rows whose key or declared columns differ, in either direction; as text, since not every type compares
         v_keys := format(
@@ -58,19 +55,33 @@ begin
             'with d as materialized (%s) select'
             ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
             ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
-            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
             v_keys, v_count);
     end if;
     if cardinality(p_watch.keys) = 0 then
-        return format('select r.n into v_rows from (%s) r', v_count);
+        return format('select r.n into v_rows from (%s) r;', v_count);
     end if;
-    return format(
-        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
-        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
-        v_keys, v_count);
+    v_keys := case p_op
+        when 'insert' then format('select %s as k from new_rows n', v_new)
+        when 'delete' then format('select %s as k from old_rows o', v_old)
+        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
+    end;
+    return format($f$
+                    select count(*)::int, array_agg(k) filter (where k is not null) into v_rows, v_keys
+                    from (%1$s limit %2$s) r;
+                    if v_rows <= %3$s then
+                        v_rows := v_rows / %3$s;
+                        if v_keys[1] = v_keys[2] then
+                            v_keys := v_keys[1:1];
+                        end if;
+                    else
+                        select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%1$s) d
+                        where k is not null limit 257) u) end into v_rows, v_keys from (%4$s) r;
+                    end if;$f$,
+        v_keys, v_sides + 1, v_sides, v_count);
 end
 $$;
-revoke execute on function pipeline.scan_expression from public;
+revoke execute on function pipeline.scan_statements from public;
 
 -- Whether the text of a key or declared column may depend on the writer's session; everybody has to see the same keys.
 -- Types made of others (arrays, ranges, domains, composites) count as such, whatever they are made of.
@@ -129,7 +140,7 @@ begin
             begin
                 %4$s
                 begin
-                    %5$s;
+                    %5$s
                 exception when others then
                     v_rows := 1;
                     v_keys := null;
@@ -150,7 +161,7 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.scan_expression(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+            pipeline.scan_statements(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger

@@ -17,7 +17,7 @@ long for NOTIFY and has to be read from the ring.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -116,45 +116,68 @@ def encode(batch: Batch) -> str:
 def decode(payload: str) -> Batch:
     """The batch of a wire form. Raises msgspec.DecodeError on anything else."""
     wire = _decoder.decode(payload)
-    events = tuple(_event(row, wire.n) for row in wire.v)
+    try:
+        events = tuple(_event(row, wire.n) for row in wire.v)
+    except (TypeError, ValueError, IndexError) as error:  # anybody who may connect may NOTIFY anything
+        raise msgspec.DecodeError(f"no event of the feed: {error}") from error
     return Batch(wire.e, wire.s, wire.p, wire.at, events, wire.f, wire.r)
 
 
-def notice(batch: Batch, encoded: str) -> str:
-    """What NOTIFY says for a batch: the batch itself, or where to find it when it is too long."""
-    if len(encoded.encode()) <= PAYLOAD_BYTES:
-        return encoded
-    return encode(Batch(batch.epoch, batch.seq, batch.previous, batch.position, in_ring=True))
+class Line(NamedTuple):
+    """An event on its way out: the transaction, the name, and the wire form of what comes behind the name.
 
-
-def pack(events: Sequence[Event], *, epoch: str, after: int, position: str | None) -> list[Batch]:
-    """Split events into batches that fit into NOTIFY; the last one carries the position.
-
-    after: the number of the last batch before these. No events make no batch.
+    Postgres writes `tail` itself (sql/feed/read.sql), so that the pump need not take events apart.
     """
-    batches: list[Batch] = []
-    start, size, names = 0, _ENVELOPE_BYTES + len(position or ""), set[str]()
-    for place, event in enumerate(events):
-        need = _size(event) + (0 if event.name in names else len(event.name.encode()) + 3)
-        if size + need > PAYLOAD_BYTES and place > start:
-            seq = after + len(batches) + 1
-            batches.append(Batch(epoch, seq, seq - 1, None, tuple(events[start:place])))
-            start, size, names = place, _ENVELOPE_BYTES + len(position or ""), set()
-            need = _size(event) + len(event.name.encode()) + 3
-        names.add(event.name)
+
+    xid: int
+    name: str
+    tail: str
+
+
+class Parcel(NamedTuple):
+    """A batch on its way out: its number, how many events it holds, its wire form, and what NOTIFY says."""
+
+    seq: int
+    events: int
+    payload: str
+    notice: str
+
+
+def pack(lines: Sequence[Line], *, epoch: str, after: int, position: str | None) -> list[Parcel]:
+    """Pack events into batches that fit into NOTIFY; the last one carries the position.
+
+    after: the number of the last batch before these. No events make no batch. An event that is too long by
+    itself is a batch whose NOTIFY only says where to find it.
+    """
+    parcels: list[Parcel] = []
+    rows: list[str] = []
+    names: dict[str, int] = {}
+    room = PAYLOAD_BYTES - _ENVELOPE_BYTES - len(position or "")
+    size = 0
+    for xid, name, tail in lines:
+        need = len(tail) + 24 if tail.isascii() else len(tail.encode()) + 24
+        if name not in names:
+            need += 6 * len(name) + 3  # a character takes at most six bytes in JSON
+        if size + need > room and rows:
+            parcels.append(_parcel(epoch, after + len(parcels) + 1, None, names, rows))
+            rows, names, size = [], {}, 0
+        rows.append(f"[{xid},{names.setdefault(name, len(names))},{tail}")
         size += need
-    if events:
-        seq = after + len(batches) + 1
-        batches.append(Batch(epoch, seq, seq - 1, position, tuple(events[start:])))
-    return batches
+    if rows:
+        parcels.append(_parcel(epoch, after + len(parcels) + 1, position, names, rows))
+    return parcels
 
 
-_ENVELOPE_BYTES = 160  # {"e":…,"s":…,"p":…,"at":"…","n":[],"v":[],"f":true} with 20 digit numbers
+_ENVELOPE_BYTES = 120  # {"e":"…","s":…,"p":…,"at":"…","n":[],"v":[]} with 19 digit numbers
 
 
-def _size(event: Event) -> int:
-    """The bytes of an event's wire form, behind up to 1,000 names."""
-    return len(_encoder.encode(_row(event, 999))) + 1
+def _parcel(epoch: str, seq: int, position: str | None, names: dict[str, int], rows: list[str]) -> Parcel:
+    at = "" if position is None else f',"at":"{position}"'
+    known = _encoder.encode(list(names)).decode()
+    payload = f'{{"e":"{epoch}","s":{seq},"p":{seq - 1}{at},"n":{known},"v":[{",".join(rows)}]}}'
+    if len(payload.encode()) > PAYLOAD_BYTES:
+        return Parcel(seq, len(rows), payload, encode(Batch(epoch, seq, seq - 1, position, in_ring=True)))
+    return Parcel(seq, len(rows), payload, payload)
 
 
 def _row(event: Event, name: int) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import asyncpg
 import msgspec
 
-from pipeline.core.events import Event
+from pipeline.core.events import Line
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.status import WatchStatus
 from pipeline.db.connection import Database, OwnConnection, Record, connect, translated
@@ -53,12 +53,12 @@ class Standing(msgspec.Struct, frozen=True):
 
 class Reading(msgspec.Struct, frozen=True):
     """What one read found. full: writers have stopped writing events. ages_ms: how long ago each was written,
-    by the server's clock alone."""
+    by the server's clock alone. last: the (xid, id) to go on behind."""
 
     upto: Snapshot
     full: bool
-    events: tuple[Event, ...]
-    ages_ms: tuple[float, ...]
+    lines: Sequence[Line]
+    ages_ms: Sequence[float]
     last: tuple[int, int]
 
 
@@ -133,21 +133,18 @@ class LeaderSession(Session):
         await self.fetch("feed/finish_turn", term, True)  # the last leader may have died in the middle of one
         return term
 
-    async def read(
-        self, since: Snapshot, upto: Snapshot | None, after: tuple[int, int], limit: int
-    ) -> Reading:
+    async def read(self, since: Snapshot, upto: Snapshot | None, after: tuple[int, int], limit: int) -> Reading:
         """Events between two positions; `upto` None reads up to now. See sql/feed/read.sql."""
         rows = await self.fetch(
             "feed/read", str(since), None if upto is None else str(upto), str(after[0]), after[1], limit
         )
         first = rows[0]
         found = rows if first["id"] is not None else []
-        now = first["at_server"]
         return Reading(
             upto=Snapshot.parse(first["upto"]),
             full=bool(first["gate"] & 2),
-            events=tuple(_event(row) for row in found),
-            ages_ms=tuple((now - row["at"]).total_seconds() * 1000 for row in found),
+            lines=[Line(row["xid"], row["name"], row["tail"]) for row in found],
+            ages_ms=[row["age_ms"] for row in found],
             last=(rows[-1]["xid"], rows[-1]["id"]) if found else after,
         )
 
@@ -166,9 +163,7 @@ class LeaderSession(Session):
     async def beat(self, term: int, payload: str) -> None:
         await self.fetch("feed/beat", term, payload)
 
-    async def rotate(
-        self, term: int, seq: int, position: Snapshot, turn_bytes: int, turn_after: float
-    ) -> bool:
+    async def rotate(self, term: int, seq: int, position: Snapshot, turn_bytes: int, turn_after: float) -> bool:
         """Turn the outbox if it is time; returns whether it did."""
         args = (term, seq, str(position), turn_bytes, turn_after)
         if not await self.fetchval("feed/rotate", *args):
@@ -278,20 +273,6 @@ class FeedStore:
         """Bytes in the outbox, and whether it is full."""
         [row] = await self._database.fetch("feed/backlog")
         return row["bytes"], row["is_full"]
-
-
-def _event(row: Record) -> Event:
-    keys = row["keys"]
-    return Event(
-        row["xid"],
-        row["name"],
-        row["op"],
-        None if keys is None else tuple(keys),
-        row["rows"],
-        row["ms"],
-        row["payload"],
-        row["at"].timestamp(),
-    )
 
 
 def _standing(row: Record) -> Standing:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from pipeline.core.events import Batch, encode, notice, pack
+from pipeline.core.events import Batch, Parcel, encode, pack
 from pipeline.core.snapshot import BEGINNING, Snapshot
 from pipeline.core.status import WatchStatus
 from pipeline.db.connection import Database
@@ -30,6 +30,8 @@ from pipeline.runtime import Health
 STANDBY_SECONDS = 0.3  # between two tries for the leader's lock; a dead leader is replaced within this
 RIGHTS_SECONDS = 2.0  # between two looks whether the role may lead; below the session's limit on idling
 POLL_SECONDS = 0.005  # between two rounds while awake; half of it is the mean delay under load
+BUSY_SECONDS = 0.015  # between two when a round found BUSY_EVENTS: a round has a price of its own
+BUSY_EVENTS = 20
 IDLE_SECONDS = 0.1  # without events before falling asleep
 BEAT_SECONDS = 0.25  # four beats within the second that readers may be stale
 FLUSH_SECONDS = 0.1  # between two flushes while the outbox is full
@@ -156,7 +158,7 @@ class Pump:
             elif asleep and not found and self.bell.asleep:
                 await self._wait_for_bell(BEAT_SECONDS - (time.monotonic() - beat))
             else:
-                await self._wait_for_bell(POLL_SECONDS)
+                await self._wait_for_bell(BUSY_SECONDS if found >= BUSY_EVENTS else POLL_SECONDS)
 
     async def _round(self) -> int:
         """Read and broadcast everything up to now; returns how many events there were."""
@@ -165,9 +167,9 @@ class Pump:
         total, upto = 0, reading.upto
         await self._flush_if_full(reading)
         while True:
-            last = len(reading.events) < READ_LIMIT
+            last = len(reading.lines) < READ_LIMIT
             await self._broadcast(reading, upto if last else None)
-            total += len(reading.events)
+            total += len(reading.lines)
             if last:
                 break
             reading = await self.session.read(self.position, upto, reading.last, READ_LIMIT)
@@ -175,30 +177,30 @@ class Pump:
         return total
 
     async def _broadcast(self, reading: Reading, position: Snapshot | None) -> None:
-        if not reading.events:
+        if not reading.lines:
             return
         read_at = time.monotonic()
         at = None if position is None else sendable(position)
-        batches = pack(reading.events, epoch=self._epoch, after=self.seq, position=at)
-        self._note_sent(batches, reading.ages_ms, read_at)
-        await self._send(batches, position)
-        self.events_total += len(reading.events)
+        parcels = pack(reading.lines, epoch=self._epoch, after=self.seq, position=at)
+        self._note_sent(parcels, reading.ages_ms, read_at)
+        await self._send(parcels, position)
+        self.events_total += len(reading.lines)
 
-    def _note_sent(self, batches: list[Batch], ages_ms: Sequence[float], read_at: float) -> None:
+    def _note_sent(self, parcels: list[Parcel], ages_ms: Sequence[float], read_at: float) -> None:
         start = 0
-        for batch in batches:
-            end = start + len(batch.events)
-            self.sent[batch.seq] = Sent(read_at, ages_ms[start:end])
+        for parcel in parcels:
+            end = start + parcel.events
+            self.sent[parcel.seq] = Sent(read_at, ages_ms[start:end])
             start = end
         while len(self.sent) > MOST_SENT:
             del self.sent[next(iter(self.sent))]
 
-    async def _send(self, batches: list[Batch], position: Snapshot | None) -> None:
-        encoded = [encode(batch) for batch in batches]
-        notices = [notice(batch, text) for batch, text in zip(batches, encoded, strict=True)]
-        await self.session.broadcast(self._term, self._lineage, self.seq + 1, encoded, notices, position)
-        self.seq = batches[-1].seq
-        self.batches_total += len(batches)
+    async def _send(self, parcels: list[Parcel], position: Snapshot | None) -> None:
+        payloads = [parcel.payload for parcel in parcels]
+        notices = [parcel.notice for parcel in parcels]
+        await self.session.broadcast(self._term, self._lineage, self.seq + 1, payloads, notices, position)
+        self.seq = parcels[-1].seq
+        self.batches_total += len(parcels)
 
     async def _flush_if_full(self, reading: Reading) -> None:
         """While writers may be writing nothing, every commit could be one that nobody was told of."""
@@ -206,8 +208,8 @@ class Pump:
             self._flush_until = max(self._flush_until, reading.upto.xmax + 1)
         if self._flushing() and reading.upto != self.position:
             self.flushes_total += 1
-            batch = Batch(self._epoch, self.seq + 1, self.seq, flush=True)
-            await self._send([batch], None)
+            flush = encode(Batch(self._epoch, self.seq + 1, self.seq, flush=True))
+            await self._send([Parcel(self.seq + 1, 0, flush, flush)], None)
         if reading.full:
             await self._rotate()
 

@@ -36,10 +36,20 @@ found as (
     ) o
 )
 select
-    s.upto::text as upto, s.gate, clock_timestamp() as at_server,
-    e.xid::text::bigint as xid, e.id,
-    coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), '') as name, e.op::text as op, e.keys, e.rows,
-    e.ms, e.payload, e.at
+    s.upto::text as upto, s.gate, e.xid::text::bigint as xid, e.id,
+    coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), '') as name,
+    -- the wire form behind the name (see pipeline/core/events.py), which ends at the last value that is no default
+    '"' || e.op::text || '"' || case
+        when e.payload is not null then
+            concat(',', coalesce(array_to_json(e.keys)::text, 'null'), ',', e.rows, ',', coalesce(e.ms::text, 'null'),
+                   ',', to_json(e.payload))
+        when e.ms is not null then
+            concat(',', coalesce(array_to_json(e.keys)::text, 'null'), ',', e.rows, ',', e.ms)
+        when e.rows <> 1 then concat(',', coalesce(array_to_json(e.keys)::text, 'null'), ',', e.rows)
+        when e.keys is not null then ',' || array_to_json(e.keys)::text
+        else ''
+    end || ']' as tail,
+    1000 * date_part('epoch', clock_timestamp() - e.at) as age_ms
 from s
 left join lateral (select * from found order by xid, id limit $5::int) e on true
 left join pipeline.watch w on w.id = e.watch

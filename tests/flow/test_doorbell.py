@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from pipeline.core.events import Batch, Event
+from pipeline.core.events import Event, Line, Parcel, decode
 from pipeline.core.snapshot import Snapshot
 from pipeline.db import feed as db_feed
 from pipeline.db.connection import Database
@@ -53,10 +53,10 @@ async def pumping(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tu
     delivered = Delivered()
     send = Pump._send
 
-    async def noted(self: Pump, batches: list[Batch], position: Snapshot | None) -> None:
-        await send(self, batches, position)
-        for batch in batches:
-            delivered.note(batch.events)
+    async def noted(self: Pump, parcels: list[Parcel], position: Snapshot | None) -> None:
+        await send(self, parcels, position)
+        for parcel in parcels:
+            delivered.note(decode(parcel.payload).events)
 
     monkeypatch.setattr(Pump, "_send", noted)
     async with Database(dsn) as database:
@@ -118,9 +118,7 @@ async def late_or_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             await asyncio.sleep(0.01)
         assert len(committed) > 100
         assert pump.bell.sleeps_total >= slept
-        return [
-            key for key, at in committed.items() if delivered.at.get(key, float("inf")) > at + BOUND_SECONDS
-        ]
+        return [key for key, at in committed.items() if delivered.at.get(key, float("inf")) > at + BOUND_SECONDS]
 
 
 async def test_every_committed_event_is_delivered_within_the_bound(
@@ -150,8 +148,8 @@ async def test_the_schedule_notices_reading_by_id(dsn: str, monkeypatch: pytest.
         )
         upto = Snapshot.parse(await self.live.fetchval("select pg_current_snapshot()::text"))
         self.last_id = rows[-1]["id"] if rows else last  # type: ignore[attr-defined]
-        events = tuple(Event(r["xid"], "item", "i", tuple(r["keys"] or ())) for r in rows)
-        return Reading(upto, False, events, tuple(0.0 for _ in events), after)
+        lines = [Line(r["xid"], "item", f'"i",["{(r["keys"] or [0])[0]}"]]') for r in rows]
+        return Reading(upto, False, lines, [0.0] * len(lines), after)
 
     monkeypatch.setattr(LeaderSession, "read", by_id)
     assert await late_or_lost(dsn, monkeypatch) != []
@@ -231,7 +229,7 @@ async def test_a_bell_that_rings_during_the_last_poll_is_heard(
 
         async def read_then_a_writer_rings(self: LeaderSession, *args: object) -> Reading:
             reading = await read(self, *args)  # type: ignore[arg-type]
-            if armed.is_set() and pump.bell.asleep and not reading.events:
+            if armed.is_set() and pump.bell.asleep and not reading.lines:
                 armed.clear()
                 rung = pump.bell.bells_total
                 await sql.execute("insert into item values (7)")

@@ -1,0 +1,1 @@
+"""Measurements: one file a claim, each ending with one line of JSON."""
