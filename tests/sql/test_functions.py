@@ -20,10 +20,9 @@ FOR_APPLICATIONS = {
     "raise_alert",
     "record_timing",
     "resolve_alert",
-    "watched",
 }
-# Harmless parts of these, which run with the caller's rights.
-OPEN_PARTS = {"latency_level", "now", "series_name", "watch_problem"}
+# Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
+OPEN_PARTS = {"latency_level", "now", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
 FOR_FOLLOWERS = {"epoch", "lineage"}
 READABLE = {"leader", "ring"}
