@@ -176,7 +176,9 @@ class Supervisor:
 
 
 def describe(error: BaseException) -> str:
-    """One line for a person: our own errors by their message, others with their class."""
+    """One line for a person: our own errors by their message, others with their class, a group by its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     if isinstance(error, PgreflexError):
         return f"{error.message} ({error.code})"
     return f"{type(error).__name__}: {error}"

@@ -52,11 +52,11 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class WatchedTable(msgspec.Struct, frozen=True):
-    """A watched table. may_trigger is None where the table is gone."""
+    """A watched table. foreign_owner: who owns it, where that is not this role; only owners may mend triggers."""
 
     relation: str
     problem: str | None
-    may_trigger: bool | None
+    foreign_owner: str | None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ def judge(facts: Facts, *, two_phase: bool) -> list[Finding]:
         *_suitable(server),
         *_rights(server),
         _schema(facts.pending),
-        *_watched(facts.watched),
+        *_watched(facts.watched, server.role_name),
         _clock(facts.clock_seconds, facts.round_trip_seconds),
         _listen(facts),
         _queue(server.queue_usage),
@@ -175,21 +175,21 @@ def _schema(pending: tuple[str, ...] | Failure | None) -> Finding:
     return Finding("ok", "schema", "up to date")
 
 
-def _watched(watched: tuple[WatchedTable, ...] | Failure) -> Iterator[Finding]:
+def _watched(watched: tuple[WatchedTable, ...] | Failure, role: str) -> Iterator[Finding]:
     if isinstance(watched, Failure):
         yield Finding("warning", "watched tables", f"unknown: {watched.message}", watched.hint)
         return
     for table in watched:
         if table.problem:
             yield Finding("warning", f"table {table.relation}", table.problem)
-        if table.may_trigger is False:
+        if table.foreign_owner is not None:
             yield Finding(
                 "warning",
                 f"table {table.relation}",
-                "this role may not create triggers on it",
-                f"grant trigger on {table.relation} to this role",
+                "this role does not own it, so it cannot mend its triggers",
+                f"grant {table.foreign_owner} to {role}",
             )
-    if not any(table.problem or table.may_trigger is False for table in watched):
+    if not any(table.problem or table.foreign_owner for table in watched):
         yield Finding("ok", "watched tables", f"{len(watched)}")
 
 

@@ -179,8 +179,8 @@ _MISSING = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg
 
 
 def translate(error: BaseException) -> PgreflexError:
-    """Our error for one of the driver's; messages keep the server's own words."""
-    text = str(error).strip() or type(error).__name__
+    """Our error for one of the driver's; messages keep the server's own words, without the detail: it quotes rows."""
+    text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
     if isinstance(error, PgreflexError):
         return error
     if isinstance(error, _NO_LOGIN):

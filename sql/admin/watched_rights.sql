@@ -1,8 +1,9 @@
--- watched_rights: the watched tables, what is amiss with each, and whether this role may put triggers on it
+-- watched_rights: the watched tables, what is amiss with each, and whose member this role must be to mend its triggers
 -- locks: none
 select
     coalesce(pipeline.tag_of(w.relation), w.tag) as relation,
     pipeline.watch_problem(w) as problem,
-    has_table_privilege(w.relation, 'trigger') as may_trigger
+    (select pg_get_userbyid(c.relowner)::text from pg_class c
+     where c.oid = w.relation and not pg_has_role(c.relowner, 'usage')) as foreign_owner
 from pipeline.watch w
 order by 1

@@ -163,6 +163,12 @@ begin
         raise wrong_object_type using message = format('%s %s', p_name, v_refusal),
             hint = 'Ordinary and partitioned tables can be watched.';
     end if;
+    if not pg_has_role(v_class.relowner, 'usage') then
+        raise insufficient_privilege using
+            message = format('role %s does not own %s, and only the owner may give a table its triggers', current_user,
+                             p_name),
+            hint = format('Become a member: grant %I to %I', pg_get_userbyid(v_class.relowner), current_user);
+    end if;
 end
 $$;
 revoke execute on function pipeline.check_watchable from public;

@@ -203,3 +203,26 @@ async def test_a_reader_that_goes_away_is_no_error(process: Process, args: list[
     command = await process(*args, stdout=writer)
     os.close(writer)
     assert await command.communicate() == (None, b"")
+
+
+async def test_a_table_of_somebody_else_tells_which_membership_is_missing(
+    cli: Cli, dsn: str, sql: asyncpg.Connection, new_role: Callable[..., Awaitable[str]]
+) -> None:
+    owner, role = await new_role(), await new_role()
+    await sql.execute("create table public.parcel (id int primary key)")
+    await sql.execute(f"alter table public.parcel owner to {owner}")
+    await sql.execute(f"grant usage on schema pipeline to {role}")
+    await sql.execute(f"grant execute on all functions in schema pipeline to {role}")
+    result = await cli("watch", "public.parcel", "-d", as_role(dsn, role))
+    await sql.execute(f"drop owned by {owner}, {role}")
+    assert_explained(result, 1, "permission-missing", f"role {role} does not own public.parcel")
+    assert f"grant {owner} to {role}" in " ".join(result.err.split())
+
+
+async def test_the_row_that_an_error_is_about_is_not_told(cli: Cli, dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("alter table pipeline.job add constraint short check (length(task) < 5)")
+    result = await cli("enqueue", "shop.thank", '{"card": "4111-1111"}', "-d", dsn)
+    assert result.status == 1
+    assert "violates check constraint" in result.err
+    assert "4111-1111" not in result.err
+    assert "DETAIL" not in result.err
