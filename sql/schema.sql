@@ -217,6 +217,12 @@ begin
         raise wrong_object_type using message = format('%s %s', p_name, v_refusal),
             hint = 'Ordinary and partitioned tables can be watched.';
     end if;
+    if not pg_has_role(v_class.relowner, 'usage') then
+        raise insufficient_privilege using
+            message = format('role %s does not own %s, and only the owner may give a table its triggers', current_user,
+                             p_name),
+            hint = format('Become a member: grant %I to %I', pg_get_userbyid(v_class.relowner), current_user);
+    end if;
 end
 $$;
 
@@ -334,7 +340,7 @@ begin
             begin
                 %4$s
                 begin
-                    %5$s;
+                    %5$s
                 exception when others then
                     v_rows := 1;
                     v_keys := null;
@@ -355,7 +361,7 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.scan_expression(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+            pipeline.scan_statements(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger
@@ -620,6 +626,18 @@ CREATE FUNCTION pipeline.epoch() RETURNS text
     AS $$
     select case when exists (select from pipeline.leader)
         then left(md5(pipeline.lineage() || pg_postmaster_start_time()), 12) end
+$$;
+
+CREATE FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update pipeline.leader
+    set retired_xmax = pg_current_xact_id(), turned_at = clock_timestamp(),
+        flush_until = case when p_was_full then pg_current_xact_id() else flush_until end
+    where term = p_term and retired_xmax = '18446744073709551615';
+end
 $$;
 
 CREATE FUNCTION pipeline.follow_ddl() RETURNS event_trigger
@@ -1065,11 +1083,7 @@ begin
     then
         return false;
     end if;
-    if v_leader.retired_xmax = '18446744073709551615' then
-        -- a turn that did not come to its end; it may have opened the gate at any time before now
-        update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = p_term;
-        return false;
-    end if;
+    -- also as long as a turn has not come to its end: then it is the greatest number
     if pg_snapshot_xmin(p_position) < v_leader.retired_xmax then
         return false;
     end if;
@@ -1090,7 +1104,7 @@ begin
     else
         truncate pipeline.outbox_0, pipeline.ring_0;
     end if;
-    -- unknown until pipeline.turn has set it; setval is not undone by a rollback, so it has a transaction of its own
+    -- unknown until pipeline.finish_turn has set it; setval is not undone by a rollback, so it has a transaction of its own
     update pipeline.leader
     set retired_xmax = '18446744073709551615', seq = p_seq, position = p_position::text
     where term = p_term;
@@ -1108,21 +1122,18 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
-CREATE FUNCTION pipeline.scan_expression(p_watch pipeline.watch, p_op text) RETURNS text
+CREATE FUNCTION pipeline.scan_statements(p_watch pipeline.watch, p_op text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     v_old constant text := pipeline.key_expression('o', p_watch.keys);
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
-    v_count text := 'select count(*)::int as n from ' || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_count constant text := 'select count(*)::int as n from '
+        || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_sides constant int := case p_op when 'update' then 2 else 1 end;
     v_keys text;
 begin
-    v_keys := case p_op
-        when 'insert' then format('select %s as k from new_rows n', v_new)
-        when 'delete' then format('select %s as k from old_rows o', v_old)
-        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
-    end;
     if p_op = 'update' and p_watch.columns is not null then
         -- rows whose key or declared columns differ, in either direction; as text, since not every type compares
         v_keys := format(
@@ -1134,16 +1145,30 @@ begin
             'with d as materialized (%s) select'
             ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
             ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
-            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
+            ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
             v_keys, v_count);
     end if;
     if cardinality(p_watch.keys) = 0 then
-        return format('select r.n into v_rows from (%s) r', v_count);
+        return format('select r.n into v_rows from (%s) r;', v_count);
     end if;
-    return format(
-        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
-        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r',
-        v_keys, v_count);
+    v_keys := case p_op
+        when 'insert' then format('select %s as k from new_rows n', v_new)
+        when 'delete' then format('select %s as k from old_rows o', v_old)
+        else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
+    end;
+    return format($f$
+                    select count(*)::int, array_agg(k) filter (where k is not null) into v_rows, v_keys
+                    from (%1$s limit %2$s) r;
+                    if v_rows <= %3$s then
+                        v_rows := v_rows / %3$s;
+                        if v_keys[1] = v_keys[2] then
+                            v_keys := v_keys[1:1];
+                        end if;
+                    else
+                        select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%1$s) d
+                        where k is not null limit 257) u) end into v_rows, v_keys from (%4$s) r;
+                    end if;$f$,
+        v_keys, v_sides + 1, v_sides, v_count);
 end
 $_$;
 
@@ -1214,12 +1239,14 @@ begin
     on conflict (one) do update
         set term = excluded.term, pid = excluded.pid, since = excluded.since;
     if (select lineage from pipeline.leader) is distinct from pipeline.lineage() then
-        update pipeline.leader set generation = v_term, position = '1:1:', flush_until = '0';
+        -- A crash loses what a prepared transaction reported, and it may still commit.
+        update pipeline.leader
+        set generation = v_term, position = '1:1:',
+            retired_xmax = case when lineage is null then '0'::xid8 else '18446744073709551615' end,
+            flush_until = case when exists (select from pg_prepared_xacts where database = current_database())
+                               then pg_current_xact_id() else '0' end;
         update pipeline.leader set lineage = pipeline.lineage();
     end if;
-    -- The last leader may have opened the gate and died before it could note the snapshot. This statement has a
-    -- snapshot taken after its row lock was gone, so whoever read the old gate is below it.
-    update pipeline.leader set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()) where term = v_term;
     return v_term;
 end
 $$;
@@ -1242,7 +1269,7 @@ CREATE FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) RET
            or p_watch.replicated and (select relkind from pg_class where oid = p_relation) = 'r')
 $$;
 
-CREATE FUNCTION pipeline.turn(p_term bigint) RETURNS void
+CREATE FUNCTION pipeline.turn(p_term bigint) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1253,11 +1280,7 @@ begin
     perform pg_advisory_xact_lock(1885697639, 4);
     select last_value into v_gate from pipeline.gate;
     perform setval('pipeline.gate', (v_gate # 1) & ~2::bigint);
-    -- each statement of this function has a snapshot of its own; this one is taken after setval
-    update pipeline.leader
-    set retired_xmax = pg_snapshot_xmax(pg_current_snapshot()), turned_at = clock_timestamp(),
-        flush_until = case when v_gate & 2 = 0 then flush_until else pg_snapshot_xmax(pg_current_snapshot()) end
-    where term = p_term;
+    return v_gate & 2 <> 0;
 end
 $$;
 
@@ -1399,10 +1422,10 @@ declare
     -- Taken before the gate is read: whoever may write into the tables of the last turn has an id that the
     -- turn's end saw in progress (see pipeline.rotate).
     v_xid constant xid8 := pg_current_xact_id();
-    v_gate bigint;
+    -- a function call costs a fifth of a query on the sequence
+    v_gate constant bigint := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
     v_id bigint;
 begin
-    select last_value into v_gate from pipeline.gate;
     if p_durable then
         insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload)
         values (v_xid, nextval('pipeline.outbox_id'), p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(),
@@ -2272,6 +2295,8 @@ REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM
 
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.follow_ddl() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC;
@@ -2302,7 +2327,7 @@ REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position p
 
 REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.scan_expression(p_watch pipeline.watch, p_op text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.scan_statements(p_watch pipeline.watch, p_op text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
 
