@@ -252,6 +252,13 @@ class FeedStore:
         """Drop the durable events that `position` sees; none is left below transaction `since`."""
         await self._database.execute("feed/forget_durable", str(position), str(since))
 
+    async def durable(self, after: tuple[int, int], limit: int) -> list[tuple[int, Event]]:
+        """Durable events behind (xid, id) that not every consumer has handled, as (id, event)."""
+        return [
+            (r["id"], Event(r["xid"], r["name"], r["op"], r["keys"] and tuple(r["keys"]), r["rows"], r["ms"], r["payload"]))
+            for r in await self._database.fetch("feed/durable", str(after[0]), after[1], limit)
+        ]
+
     async def replay(self, after: int) -> list[tuple[int, str]]:
         """Up to 500 batches behind `after`, as (number, wire form)."""
         return [(r["seq"], r["payload"]) for r in await self._database.fetch("feed/replay", after)]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from pipeline.core.events import Batch, decode
+from pipeline.core.events import Batch, Event, decode
 from pipeline.core.feed import EventConsumer
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.connection import Database
@@ -28,6 +28,7 @@ from pipeline.runtime import Health, describe
 STANDBY_SECONDS = 0.3
 IN_MEMORY = 1_000  # batches
 AT_ONCE = 100  # batches that a consumer is given in one call
+DURABLE_AT_ONCE = 1_000  # events
 SAVE_SECONDS = 1.0
 ALIVE_SECONDS = 60.0  # places are saved this often although unchanged; see pipeline.rotate
 MAX_BACKOFF_SECONDS = 30.0
@@ -58,7 +59,12 @@ class Consumers:
         self._recent: deque[Batch] = deque(maxlen=IN_MEMORY)
         self._positions: deque[tuple[int, Snapshot]] = deque(maxlen=IN_MEMORY)
         self._forgotten = 0
-        self._news = asyncio.Event()
+        # one for each, since a consumer clears its own while another still has to look
+        self._news = {consumer.name: asyncio.Event() for consumer in self._consumers}
+
+    def _wake(self) -> None:
+        for news in self._news.values():
+            news.set()
 
     async def start(self) -> None:
         await self._session.open()
@@ -76,7 +82,7 @@ class Consumers:
 
     async def stop(self) -> None:
         self._stopping.set()
-        self._news.set()
+        self._wake()
 
     def healthy(self) -> Health:
         if self._troubles:
@@ -91,14 +97,14 @@ class Consumers:
             self._recent.append(batch)
             if batch.position is not None:
                 self._positions.append((batch.seq, Snapshot.parse(batch.position)))
-            self._news.set()
+            self._wake()
 
     def on_position(self, position: Snapshot) -> None:
         """Places are counted in batches, not in positions."""
 
     def on_flush(self, reason: str) -> None:
         self._recent.clear()
-        self._news.set()
+        self._wake()
 
     def on_down(self, reason: str) -> None:
         """Nothing to do: what comes is taken from the ring or the follower, whichever has it."""
@@ -121,10 +127,11 @@ class Consumers:
 
     async def _serve_all(self) -> None:
         self.leading = True
+        await self._save()  # a new consumer that dies before the first save must not begin anew, later
         async with asyncio.TaskGroup() as tasks:
             serving = [tasks.create_task(self._serve(consumer)) for consumer in self._consumers]
             await self._keep_places()
-            self._news.set()
+            self._wake()
             if serving:
                 _done, late = await asyncio.wait(serving, timeout=DRAIN_SECONDS)
                 for task in late:
@@ -143,32 +150,45 @@ class Consumers:
 
     async def _serve(self, consumer: EventConsumer) -> None:
         name = consumer.name
-        if name in self._missed:
-            await self._insist(consumer, None, "the server crashed or was replaced")
+        told = name in self._missed
+        if told:
+            await self._miss(consumer, "the server crashed or was replaced")
+            self._missed.discard(name)
         while True:
-            self._news.clear()
+            self._news[name].clear()
             batches = await self._next(self._places[name])
             if not batches:
                 if self._stopping.is_set():
                     return
-                await self._news.wait()
+                await self._news[name].wait()
                 continue
-            if batches[0].previous > self._places[name] and name not in self._missed:
-                await self._insist(consumer, None, "the feed's memory does not reach back far enough")
-            self._missed.discard(name)
+            if batches[0].previous > self._places[name] and not told:
+                await self._miss(consumer, "the feed's memory does not reach back far enough")
+            told = False
             if any(batch.flush for batch in batches):
-                await self._insist(consumer, None, "the outbox was full")
-            await self._insist(consumer, batches, "")
+                await self._insist(consumer, [], "the outbox was full")
+            await self._insist(consumer, [event for batch in batches for event in batch.events])
             self._places[name] = batches[-1].seq
 
-    async def _insist(self, consumer: EventConsumer, batches: list[Batch] | None, reason: str) -> None:
+    async def _miss(self, consumer: EventConsumer, reason: str) -> None:
+        """Tell of a gap, and hand over what outlived it; some of that may come again."""
+        await self._insist(consumer, [], reason)
+        last = (0, 0)
+        while True:
+            found = await self._store.durable(last, DURABLE_AT_ONCE)
+            await self._insist(consumer, [event for _id, event in found])
+            if len(found) < DURABLE_AT_ONCE:
+                return
+            last = (found[-1][1].xid, found[-1][0])
+
+    async def _insist(self, consumer: EventConsumer, events: Sequence[Event], missed: str = "") -> None:
         """Call the consumer until it does not raise. Cancelled on stop, when it does not come to an end."""
         backoff = 0.1
         while True:
             try:
-                if batches is None:
-                    await consumer.missed(reason)
-                elif events := [event for batch in batches for event in batch.events]:
+                if missed:
+                    await consumer.missed(missed)
+                elif events:
                     await consumer.handle(events)
             except Exception as error:  # whatever a consumer raises means: again, later
                 self._troubles[consumer.name] = describe(error)
@@ -188,12 +208,13 @@ class Consumers:
         return [decode(payload) for _seq, payload in rows[:AT_ONCE]]
 
     async def _save(self) -> None:
-        if self._places == self._saved:
+        # one that has not yet been told what it missed keeps its old place, and is told by a successor
+        places = {name: place for name, place in self._places.items() if name not in self._missed}
+        if not places or places == self._saved:
             return
-        places = dict(self._places)
         await self._store.save_places(self._lineage, places)
         self._saved = places
-        reached = min(places.values())
+        reached = min(self._places.values())
         position = None
         while self._positions and self._positions[0][0] <= reached:
             position = self._positions.popleft()[1]

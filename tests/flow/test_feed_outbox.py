@@ -159,7 +159,9 @@ def buffers(plan: str) -> int:
 
 async def pages_of_a_round(sql: asyncpg.Connection, since: str) -> int:
     """How many buffers one read visits that finds nothing new."""
-    await sql.execute("set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan")
+    await sql.execute(
+        "set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan"
+    )
     await sql.execute(f"prepare reading (text, text, text, bigint, int) as {statement('feed/read')}")
     call = f"execute reading ('{since}', null, '0', 0, 5000)"
     await sql.execute(call)  # so that the catalogs are read already
@@ -189,7 +191,9 @@ async def test_under_an_open_transaction_a_round_visits_no_more_pages_as_time_go
 async def test_the_read_uses_the_indexes_even_of_a_large_outbox(sql: asyncpg.Connection) -> None:
     await sql.execute("do $$ begin for i in 1 .. 5000 loop perform pipeline.emit('x'); end loop; end $$")
     since = await sql.fetchval("select pg_current_snapshot()::text")
-    await sql.execute("set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan")
+    await sql.execute(
+        "set enable_seqscan = off; set enable_bitmapscan = off; set plan_cache_mode = force_generic_plan"
+    )
     await sql.execute(f"prepare reading (text, text, text, bigint, int) as {statement('feed/read')}")
     rows = await sql.fetch(f"explain execute reading ('{since}', null, '0', 0, 5000)")
     plan = "\n".join(row[0] for row in rows)

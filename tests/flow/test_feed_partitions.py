@@ -45,7 +45,9 @@ async def test_copy_into_the_parent_is_one_event(sales: Feed) -> None:
 
 
 async def test_a_partition_created_later_reports(sales: Feed) -> None:
-    assert {event.op for event in await sales.told("create table s25 partition of sale for values in (2025)")} == {"w"}
+    assert {event.op for event in await sales.told("create table s25 partition of sale for values in (2025)")} == {
+        "w"
+    }
     assert said(await sales.told("insert into s25 values (5, 2025)")) == [("i", ["5"], 1)]
 
 
@@ -111,6 +113,8 @@ async def test_partitions_can_report_what_replication_applies(feed: Feed) -> Non
 
 
 async def test_a_key_in_another_place_of_an_attached_partition_is_found(sales: Feed) -> None:
-    await sales.run("create table s25 (extra int, year int not null, id int not null)", "alter table s25 drop extra")
+    await sales.run(
+        "create table s25 (extra int, year int not null, id int not null)", "alter table s25 drop extra"
+    )
     await sales.told("alter table sale attach partition s25 for values in (2025)")
     assert said(await sales.told("insert into s25 values (2025, 7)")) == [("i", ["7"], 1)]

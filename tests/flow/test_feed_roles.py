@@ -54,7 +54,9 @@ async def test_a_role_that_may_only_insert_is_reported(feed: Feed, writer: async
 async def test_a_writers_settings_cannot_mislead_the_triggers(feed: Feed, writer: asyncpg.Connection) -> None:
     await writer.execute("create temp table watch (id int)")
     await writer.execute("create temp table outbox_0 (id int)")
-    await writer.execute("create function pg_temp.clock_timestamp() returns timestamptz language sql as 'select null::timestamptz'")
+    await writer.execute(
+        "create function pg_temp.clock_timestamp() returns timestamptz language sql as 'select null::timestamptz'"
+    )
     await writer.execute("set search_path = pg_temp, pipeline, public")
     await writer.execute("set pipeline.began_1 = 'rubbish'")
     await writer.execute("set pipeline.own_ddl = 'on'")

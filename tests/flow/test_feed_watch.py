@@ -93,7 +93,8 @@ async def test_after_unwatch_nothing_is_reported(feed: Feed) -> None:
     assert not await feed.sql.fetchval("select pipeline.unwatch('item')")
     left = (
         "select (select count(*) from pg_trigger where tgname like 'pgreflex%')"
-        " + (select count(*) from pg_proc where pronamespace = 'pipeline'::regnamespace and proname ~ '^watch_\\d')"
+        " + (select count(*) from pg_proc where pronamespace = 'pipeline'::regnamespace"
+        " and proname ~ '^watch_\\d')"
     )
     assert await feed.sql.fetchval(left) == 0
 
