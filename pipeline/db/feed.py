@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import asyncpg
 import msgspec
 
-from pipeline.core.events import Line
+from pipeline.core.events import Event, Line
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.status import WatchStatus
 from pipeline.db.connection import Database, OwnConnection, Record, connect, translated
@@ -254,10 +254,8 @@ class FeedStore:
 
     async def durable(self, after: tuple[int, int], limit: int) -> list[tuple[int, Event]]:
         """Durable events behind (xid, id) that not every consumer has handled, as (id, event)."""
-        return [
-            (r["id"], Event(r["xid"], r["name"], r["op"], r["keys"] and tuple(r["keys"]), r["rows"], r["ms"], r["payload"]))
-            for r in await self._database.fetch("feed/durable", str(after[0]), after[1], limit)
-        ]
+        rows = await self._database.fetch("feed/durable", str(after[0]), after[1], limit)
+        return [(row["id"], _event(row)) for row in rows]
 
     async def replay(self, after: int) -> list[tuple[int, str]]:
         """Up to 500 batches behind `after`, as (number, wire form)."""
@@ -280,6 +278,11 @@ class FeedStore:
         """Bytes in the outbox, and whether it is full."""
         [row] = await self._database.fetch("feed/backlog")
         return row["bytes"], row["is_full"]
+
+
+def _event(row: Record) -> Event:
+    keys = None if row["keys"] is None else tuple(row["keys"])
+    return Event(row["xid"], row["name"], row["op"], keys, row["rows"], row["ms"], row["payload"])
 
 
 def _standing(row: Record) -> Standing:

@@ -37,6 +37,7 @@ SENDERS = {
     "feed/replay": [(FollowerSession.settings, str(2 * ROWS - 100)), (POOL, str(2 * ROWS - 100))],
     "feed/standing": [(LeaderSession.settings, ""), (FollowerSession.settings, "")],
     "feed/forget_durable": [(POOL, FORGET)],
+    "feed/durable": [(POOL, f"'{ROWS - 100}', 0, 500")],
 }
 
 
