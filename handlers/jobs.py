@@ -9,6 +9,7 @@ Each queue has a feeder, which claims ahead of need, and as many slots as it may
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -92,6 +93,8 @@ class JobWorker:
         self._running = 0
         self._turned = time.monotonic()
         self._worker = await self._store.register(self._name, names)
+        with contextlib.suppress(PgreflexError):  # before the first job ends; housekeeping says what is wrong
+            await self._store.maintain_archive()
         self._outcomes = Outcomes(self._store, self._worker, self._totals, self._rng)
         self._heartbeat = self._store.heartbeat(self._worker, self._name, names, lambda: self._turned)
 
