@@ -70,8 +70,8 @@ async def test_the_modules_of_the_python_page_run(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.startswith(PRINTED[number])
+    # stderr may warn that a busy machine made the feed late
+    assert done.stdout.startswith(PRINTED[number]), (done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
