@@ -73,20 +73,23 @@ async def test_several_consumers_miss_no_news_though_all_read_from_the_ring(
     async with running(dsn, consumers="one two three") as feed:
         await feed.watch(ITEM, "'item'")
         replay = feed.consumers._store.replay
-        turn = 0
+        held = asyncio.Event()
+        told = asyncio.Event()
 
-        async def unevenly(after: int) -> list[tuple[int, str]]:
-            nonlocal turn
-            turn += 1
+        async def hold_the_first_that_finds_nothing(after: int) -> list[tuple[int, str]]:
             rows = await replay(after)
-            for _ in range(turn % 7):
-                await asyncio.sleep(0)
+            if not rows and not held.is_set():
+                held.set()
+                await told.wait()
             return rows
 
-        monkeypatch.setattr(feed.consumers._store, "replay", unevenly)
-        for key in range(60):
-            await feed.sql.execute("insert into item values ($1)", key)
-            await eventually(lambda k=key: all(str(k) in item_keys(h) for h in feed.handlers), within=3)
+        monkeypatch.setattr(feed.consumers._store, "replay", hold_the_first_that_finds_nothing)
+        await feed.sql.execute("insert into item values (1)")
+        await held.wait()
+        await feed.sql.execute("insert into item values (2)")
+        await eventually(lambda: sum("2" in item_keys(handler) for handler in feed.handlers) == 2)
+        told.set()
+        await eventually(lambda: all("2" in item_keys(handler) for handler in feed.handlers), within=3)
 
 
 async def test_a_slow_consumer_keeps_the_ring(feed: Feed) -> None:

@@ -127,12 +127,13 @@ async def test_enabling_all_triggers_again_makes_the_watch_whole_again(shop: Fee
     assert said(await shop.told("insert into item values (2)"))[0] == ("i", ["2"], 1)
 
 
-async def test_the_users_lock_timeout_survives_our_look_at_their_ddl(shop: Feed) -> None:
-    async with shop.sql.transaction():
-        await shop.sql.execute("set local lock_timeout = '7s'")
-        await shop.sql.execute("alter table item add column more int")
-        await shop.sql.execute("create table other (id int)")
-        assert await shop.sql.fetchval("show lock_timeout") == "7s"
+async def test_the_users_lock_timeout_survives_our_look_at_their_ddl(feed: Feed) -> None:
+    await feed.watch("create table sale (id int primary key) partition by list (id)", "'sale'")
+    async with feed.sql.transaction():
+        await feed.sql.execute("set local lock_timeout = '7s'")
+        await feed.sql.execute("create table sale_1 partition of sale for values in (1)")
+        assert await feed.sql.fetchval("select count(*) from pg_trigger where tgrelid = 'sale_1'::regclass") == 4
+        assert await feed.sql.fetchval("show lock_timeout") == "7s"
 
 
 async def test_ddl_that_is_rolled_back_changes_nothing(shop: Feed) -> None:

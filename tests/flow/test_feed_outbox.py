@@ -104,7 +104,7 @@ async def test_nothing_is_lost_over_many_turns_under_random_writers(
 ) -> None:
     lost, counted = await lost_over_many_turns(dsn, monkeypatch)
     assert lost == set()
-    assert counted > 5
+    assert counted > 1
 
 
 async def test_the_random_writers_notice_a_turn_that_does_not_wait_for_late_ones(
@@ -331,6 +331,7 @@ async def test_a_new_leader_does_not_empty_what_a_late_writer_wrote_before_the_l
         now = await session.read(BEGINNING, None, (0, 0), 10)
         assert await session.rotate(term, 0, now.upto, 1, 0)
         term = await session.take_over()
+        await sql.execute("insert into item values (3)")  # so that there is a reason to turn
         now = await session.read(now.upto, None, (0, 0), 10)
         assert not await session.rotate(term, 0, now.upto, 1, 0)
         await late.execute("commit")
@@ -348,12 +349,19 @@ async def test_a_writer_that_reads_the_gate_in_the_middle_of_a_turn_is_waited_fo
         term = await session.take_over()
         now = await session.read(BEGINNING, None, (0, 0), 10)
         assert await session.fetchval("feed/rotate", term, 0, str(now.upto), 1, 0.0)
-        late = await begin_late(dsn)  # its id is above that of every transaction that has ended
-        was_full = await session.fetchval("feed/turn", term)
+        await sql.execute("select pg_advisory_lock(1885697639, 4)")  # holds the turn up before it sets the gate
+        turn = asyncio.ensure_future(session.fetchval("feed/turn", term))
+        waiting = "select exists (select from pg_locks where locktype = 'advisory' and objid = 4 and not granted"
+        waiting += " and database = (select oid from pg_database where datname = current_database()))"
+        await eventually(lambda: sql.fetchval(waiting))
+        late = await begin_late(dsn)  # its id is above that of every transaction that will have ended
+        await sql.execute("select pg_advisory_unlock(1885697639, 4)")
+        was_full = await turn
         if dies:
             term = await session.take_over()
         else:
             await session.fetch("feed/finish_turn", term, was_full)
+        await sql.execute("insert into item values (3)")  # so that there is a reason to turn
         now = await session.read(now.upto, None, (0, 0), 10)
         assert not await session.rotate(term, 0, now.upto, 1, 0)
         await late.execute("commit")
