@@ -333,9 +333,9 @@ async def test_a_new_leader_does_not_empty_what_a_late_writer_wrote_before_the_l
         term = await session.take_over()
         await sql.execute("insert into item values (3)")  # so that there is a reason to turn
         now = await session.read(now.upto, None, (0, 0), 10)
-        assert not await session.rotate(term, 0, now.upto, 1, 0)
-        await late.execute("commit")
+        await late.execute("commit")  # after the last read, which did not see it; until now its lock kept us out
         await late.close()
+        assert not await session.rotate(term, 0, now.upto, 1, 0)
         assert await late_event_is_there(sql)
 
 
@@ -363,9 +363,9 @@ async def test_a_writer_that_reads_the_gate_in_the_middle_of_a_turn_is_waited_fo
             await session.fetch("feed/finish_turn", term, was_full)
         await sql.execute("insert into item values (3)")  # so that there is a reason to turn
         now = await session.read(now.upto, None, (0, 0), 10)
-        assert not await session.rotate(term, 0, now.upto, 1, 0)
-        await late.execute("commit")
+        await late.execute("commit")  # after the last read, which did not see it; until now its lock kept us out
         await late.close()
+        assert not await session.rotate(term, 0, now.upto, 1, 0)
         assert await late_event_is_there(sql)
         await sql.execute("insert into item values (2)")
 
