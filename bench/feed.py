@@ -32,8 +32,8 @@ from pipeline.feed.follower import Follower
 from pipeline.runtime import Supervisor
 
 WRITERS = 8
-ROUNDS = 1 if QUICK else 5
-ROUND_SECONDS = 4 if QUICK else 8
+ROUNDS = 3 if QUICK else 15
+ROUND_SECONDS = 2 if QUICK else 4
 SAMPLES = 60 if QUICK else 400
 BACKLOG = 100_000 if QUICK else 400_000
 PORT = 8797
@@ -79,12 +79,13 @@ def write_rates(server: EmbeddedServer, report: Report) -> None:
                 after = status()
                 notices.append(1000 * notified(before, after) / (rate * ROUND_SECONDS))
             report.say(f"{table:8} {rate:8,.0f} inserts/s")
-    bare, naive, watched = (statistics.median(rates[table]) for table in TABLES)
-    for table, rate in zip(TABLES, (bare, naive, watched), strict=True):
-        report.figure(f"{table}, inserts/s", rate)
-    detail = f"medians of {ROUNDS} rounds of {ROUND_SECONDS} s, {WRITERS} writers"
-    report.goal("watched/bare", watched / bare, ">=", 0.80, detail)
-    report.goal("watched/naive", watched / naive, ">=", 2.2, detail)
+    for table in TABLES:
+        report.figure(f"{table}, inserts/s", statistics.median(rates[table]))
+    detail = f"median of {ROUNDS} rounds of {ROUND_SECONDS} s a table, {WRITERS} writers"
+    for name, goal in (("bare", 0.80), ("naive", 2.2)):
+        # a ratio for each round: its three runs stand side by side in time
+        ratios = [w / other for w, other in zip(rates["watched"], rates[name], strict=True)]
+        report.goal(f"watched/{name}", statistics.median(ratios), ">=", goal, detail)
     report.goal(
         "notifications per 1,000 writes",
         statistics.median(notices),
@@ -96,8 +97,11 @@ def write_rates(server: EmbeddedServer, report: Report) -> None:
 
 def stopped_rate(server: EmbeddedServer, report: Report) -> None:
     """What the writers lose while no daemon runs at all."""
-    bare, watched = insert(server, "bare"), insert(server, "watched")
-    report.figure("watched/bare without a daemon", watched / bare)
+    ratios = []
+    for _round in range(ROUNDS):
+        bare = insert(server, "bare")
+        ratios.append(insert(server, "watched") / bare)
+    report.figure("watched/bare without a daemon", statistics.median(ratios))
 
 
 def notified(before: Status, after: Status) -> float:
@@ -199,6 +203,8 @@ async def drain_rate(server: EmbeddedServer, report: Report) -> float:
     follower = Follower(server.dsn, [ear])
     supervisor = Supervisor([follower])
     supervisor.start()
+    while follower.epoch is None:
+        await asyncio.sleep(0.01)
     with daemon(server.dsn):
         while ear.events < BACKLOG:
             ear.news.clear()

@@ -9,43 +9,70 @@
 -- To fall asleep the pump has to get the lock exclusively, so it waits until every writer that kept silent has
 -- ended, and while it waits in the queue every later writer rings. No pump, no bell: if the daemon dies, the
 -- server releases its lock.
-create or replace function pipeline.write_event(
-    p_watch int, p_op "char", p_keys text[], p_rows int, p_ms real,
-    p_name text default null, p_payload text default null, p_durable boolean default false
-) returns void
-language plpgsql
+--
+-- The statements are text, because the trigger functions of a watch contain them: a call of a function of its own would
+-- cost a fifth of the whole. They use the variables that pipeline.write_event declares.
+create or replace function pipeline.write_statements(p_durable boolean) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $outer$
+    select format($f$
+        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
+        -- in progress (see pipeline.rotate)
+        v_xid := pg_current_xact_id();
+        -- a function call costs a fifth of a query on the sequence
+        v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
+        v_id := nextval('pipeline.outbox_id');
+        %s
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+            perform pg_notify('pipeline_bell', '');
+        end if;$f$,
+        case when p_durable then pipeline.insert_statement('outbox_durable') else format($f$
+        if v_gate & 2 = 0 then
+            if v_gate & 1 = 0 then
+                %s
+            else
+                %s
+            end if;
+            if v_id & 255 = 0 then
+                perform pipeline.close_if_full(v_gate);
+            end if;
+        end if;$f$, pipeline.insert_statement('outbox_0'), pipeline.insert_statement('outbox_1')) end)
+$outer$;
+revoke execute on function pipeline.write_statements from public;
+
+create or replace function pipeline.insert_statement(p_table text) returns text
+language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    -- Taken before the gate is read: whoever may write into the tables of the last turn has an id that the
-    -- turn's end saw in progress (see pipeline.rotate).
-    v_xid constant xid8 := pg_current_xact_id();
-    -- a function call costs a fifth of a query on the sequence
-    v_gate constant bigint := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-    v_id bigint;
-begin
-    if p_durable then
-        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload)
-        values (v_xid, nextval('pipeline.outbox_id'), p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(),
-                p_name, p_payload);
-    elsif v_gate & 2 = 0 then
-        v_id := nextval('pipeline.outbox_id');
-        if v_gate & 1 = 0 then
-            insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload)
-            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
-        else
-            insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload)
-            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
-        end if;
-        if v_id & 255 = 0 then
-            perform pipeline.close_if_full(v_gate);
-        end if;
-    end if;
-    if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-        perform pg_notify('pipeline_bell', '');
-    end if;
-end
+    select format('insert into pipeline.%I (xid, id, watch, op, keys, rows, ms, at, name, payload) values'
+                  ' (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);', p_table)
 $$;
+revoke execute on function pipeline.insert_statement from public;
+
+-- The same for events that are not those of a watched statement.
+do $do$
+begin
+    execute format($f$
+        create or replace function pipeline.write_event(
+            v_watch int, v_op "char", v_keys text[], v_rows int, v_ms real,
+            v_name text default null, v_payload text default null, v_durable boolean default false
+        ) returns void
+        language plpgsql
+        set search_path = pg_catalog, pg_temp
+        as $body$
+        declare
+            v_xid xid8;
+            v_gate bigint;
+            v_id bigint;
+        begin
+            if v_durable then %s
+            else %s
+            end if;
+        end
+        $body$ $f$, pipeline.write_statements(true), pipeline.write_statements(false));
+end
+$do$;
 revoke execute on function pipeline.write_event from public;
 
 -- Closes the outbox when nobody has read it for too long: from then on writers write nothing, and the pump tells

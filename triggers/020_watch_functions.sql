@@ -30,9 +30,9 @@ as $$
 $$;
 revoke execute on function pipeline.row_expression from public;
 
--- The statements that count rows and gather keys. Most statements change one row, and a look at the first few rows
--- settles those. More than 10,000 rows are not looked through, more than 256 keys not named: both mean the whole table.
-create or replace function pipeline.scan_statements(p_watch pipeline.watch, p_op text) returns text
+-- The expression of all keys, and the statement that counts rows and gathers keys where there may be many. More than
+-- 10,000 rows are not looked through, more than 256 keys not named: both mean the whole table.
+create or replace function pipeline.scan_statement(p_watch pipeline.watch, p_op text) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -41,7 +41,6 @@ declare
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
-    v_sides constant int := case p_op when 'update' then 2 else 1 end;
     v_keys text;
 begin
     if p_op = 'update' and p_watch.columns is not null then
@@ -66,22 +65,30 @@ begin
         when 'delete' then format('select %s as k from old_rows o', v_old)
         else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
     end;
-    return format($f$
-                    select count(*)::int, array_agg(k) filter (where k is not null) into v_rows, v_keys
-                    from (%1$s limit %2$s) r;
-                    if v_rows <= %3$s then
-                        v_rows := v_rows / %3$s;
-                        if v_keys[1] = v_keys[2] then
-                            v_keys := v_keys[1:1];
-                        end if;
-                    else
-                        select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%1$s) d
-                        where k is not null limit 257) u) end into v_rows, v_keys from (%4$s) r;
-                    end if;$f$,
-        v_keys, v_sides + 1, v_sides, v_count);
+    return format(
+        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
+        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
+        v_keys, v_count);
 end
 $$;
-revoke execute on function pipeline.scan_statements from public;
+revoke execute on function pipeline.scan_statement from public;
+
+-- The statement that is tried first: it reads the keys of the one row that most statements change, and fails for none
+-- or several. A plain scan of a transition table costs a quarter of one that aggregates.
+create or replace function pipeline.first_statement(p_watch pipeline.watch, p_op text) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when cardinality(p_watch.keys) = 0 or (p_op = 'update' and p_watch.columns is not null) then
+            pipeline.scan_statement(p_watch, p_op)
+        when p_op = 'insert' then format('select %s into strict v_key from new_rows n;', v_new)
+        when p_op = 'delete' then format('select %s into strict v_key from old_rows o;', v_old)
+        else format('select %s, %s into strict v_key, v_other from old_rows o, new_rows n;', v_old, v_new)
+    end
+    from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
+$$;
+revoke execute on function pipeline.first_statement from public;
 
 -- Whether the text of a key or declared column may depend on the writer's session; everybody has to see the same keys.
 -- Types made of others (arrays, ranges, domains, composites) count as such, whatever they are made of.
@@ -106,7 +113,6 @@ as $$
 declare
     v_op text;
     v_clock constant text := format('pipeline.began_%s', p_watch.id);
-    v_timed text := 'null';
     v_pinned text := '';
 begin
     if pipeline.reads_unlike(p_watch) then
@@ -125,7 +131,6 @@ begin
                 return null;
             end
             $body$ $f$, p_watch.id, v_clock);
-        v_timed := 'v_ms';
     end if;
     foreach v_op in array array['insert', 'update', 'delete'] loop
         execute format($f$
@@ -133,24 +138,50 @@ begin
             language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
             as $body$
             declare
-                v_rows int;
+                v_watch constant int := %1$s;
+                v_op constant "char" := %6$L;
+                v_name constant text := null;
+                v_payload constant text := null;
+                v_rows int := 1;
                 v_keys text[];
+                v_key text;
+                v_other text;
                 v_ms real;
                 v_stack text[];
+                v_xid xid8;
+                v_gate bigint;
+                v_id bigint;
             begin
                 %4$s
                 begin
                     %5$s
-                exception when others then
-                    v_rows := 1;
-                    v_keys := null;
-                end;
-                if v_rows > 0 then
-                    if cardinality(v_keys) > 256 then
-                        v_keys := null;
+                    if v_key is not null then
+                        v_keys := array[v_key];
+                        if v_other <> v_key then
+                            v_keys := array[v_key, v_other];
+                        end if;
                     end if;
-                    perform pipeline.write_event(%1$s, %6$L, v_keys, v_rows, %7$s, p_durable => %8$L);
+                exception
+                    when no_data_found then
+                        v_rows := 0;
+                    when too_many_rows then
+                        begin
+                            %7$s
+                        exception when others then
+                            v_rows := 1;
+                            v_keys := null;
+                        end;
+                    when others then
+                        v_rows := 1;
+                        v_keys := null;
+                end;
+                if v_rows = 0 then
+                    return null;
                 end if;
+                if cardinality(v_keys) > 256 then
+                    v_keys := null;
+                end if;
+                %8$s
                 return null;
             end
             $body$ $f$,
@@ -161,14 +192,15 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.scan_statements(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+            pipeline.first_statement(p_watch, v_op), left(v_op, 1), pipeline.scan_statement(p_watch, v_op),
+            pipeline.write_statements(p_watch.durable));
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger
         language plpgsql security definer set search_path = pg_catalog, pg_temp
         as $body$
         begin
-            perform pipeline.write_event(%1$s, 't', null, 0, null, p_durable => %2$L);
+            perform pipeline.write_event(%1$s, 't', null, 0, null, v_durable => %2$L);
             return null;
         end
         $body$ $f$, p_watch.id, p_watch.durable);
@@ -192,7 +224,7 @@ begin
                     v_keys := null;
                 end;
                 perform pipeline.write_event(%1$s, lower(left(tg_op, 1))::"char", nullif(v_keys, '{}'), 1, null,
-                                             p_durable => %5$L);
+                                             v_durable => %5$L);
                 return null;
             end
             $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),

@@ -155,9 +155,11 @@ def pack(lines: Sequence[Line], *, epoch: str, after: int, position: str | None)
     room = PAYLOAD_BYTES - _ENVELOPE_BYTES - len(position or "")
     size = 0
     for xid, name, tail in lines:
-        need = len(tail) + 24 if tail.isascii() else len(tail.encode()) + 24
+        # 6: a bracket, three commas and the name's place, of which a batch has at most two digits; a character of
+        # a name takes six bytes at most
+        need = len(str(xid)) + 6 + (len(tail) if tail.isascii() else len(tail.encode()))
         if name not in names:
-            need += 6 * len(name) + 3  # a character takes at most six bytes in JSON
+            need += 6 * len(name) + 3
         if size + need > room and rows:
             parcels.append(_parcel(epoch, after + len(parcels) + 1, None, names, rows))
             rows, names, size = [], {}, 0
