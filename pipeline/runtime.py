@@ -22,7 +22,7 @@ import structlog
 from pipeline.errors import PgreflexError
 
 MIN_BACKOFF_SECONDS = 0.1
-MAX_BACKOFF_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 3.0
 STEADY_SECONDS = 30.0  # a service that ran this long starts its backoff from the beginning
 
 log = structlog.get_logger("pgreflex.runtime")

@@ -5,10 +5,10 @@ Owns: events, batches, their wire form, and the tags that an event touches. Know
 One user statement makes one event. The pump packs events into batches, numbers the batches densely and
 broadcasts each as one NOTIFY payload of readable JSON, below Postgres's limit of 8,000 bytes:
 
-    {"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","n":["orders"],"v":[[741,0,"u",["7"],1,0.8]]}
+    {"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","x":741,"n":["orders"],"v":[[0,0,"u",["7"],1,0.8]]}
 
-`v` holds the events, each with the transaction, the place of its name in `n`, the operation, the keys, the
-rows, the milliseconds and the payload; what is missing at the end has its default. A batch whose `p` is not
+`v` holds the events, each with its transaction less `x`, the place of its name in `n`, the operation, the keys,
+the rows, the milliseconds and the payload; what is missing at the end has its default. A batch whose `p` is not
 the last `s` that a follower saw means that it missed something. A batch without events is a beat. `at` is the
 position that the feed has reached; only the last batch of a round carries it. `r` says that the batch was too
 long for NOTIFY and has to be read from the ring.
@@ -92,6 +92,7 @@ class _Wire(msgspec.Struct, omit_defaults=True):
     s: int
     p: int
     at: str | None = None
+    x: int = 0
     n: list[str] = []
     v: list[list[Any]] = []
     f: bool = False
@@ -106,9 +107,18 @@ _DEFAULTS = (None, 1, None, None)  # of keys, rows, ms and payload
 def encode(batch: Batch) -> str:
     """The wire form of a batch."""
     names: dict[str, int] = {}
-    rows = [_row(event, names.setdefault(event.name, len(names))) for event in batch.events]
+    first = batch.events[0].xid if batch.events else 0
+    rows = [_row(event, first, names.setdefault(event.name, len(names))) for event in batch.events]
     wire = _Wire(
-        batch.epoch, batch.seq, batch.previous, batch.position, list(names), rows, batch.flush, batch.in_ring
+        batch.epoch,
+        batch.seq,
+        batch.previous,
+        batch.position,
+        first,
+        list(names),
+        rows,
+        batch.flush,
+        batch.in_ring,
     )
     return _encoder.encode(wire).decode()
 
@@ -117,7 +127,7 @@ def decode(payload: str) -> Batch:
     """The batch of a wire form. Raises msgspec.DecodeError on anything else."""
     wire = _decoder.decode(payload)
     try:
-        events = tuple(_event(row, wire.n) for row in wire.v)
+        events = tuple(_event(row, wire.x, wire.n) for row in wire.v)
     except (TypeError, ValueError, IndexError) as error:  # anybody who may connect may NOTIFY anything
         raise msgspec.DecodeError(f"no event of the feed: {error}") from error
     return Batch(wire.e, wire.s, wire.p, wire.at, events, wire.f, wire.r)
@@ -153,44 +163,47 @@ def pack(lines: Sequence[Line], *, epoch: str, after: int, position: str | None)
     rows: list[str] = []
     names: dict[str, int] = {}
     room = PAYLOAD_BYTES - _ENVELOPE_BYTES - len(position or "")
-    size = 0
+    first = size = 0
     for xid, name, tail in lines:
         # 6: a bracket, three commas and the name's place, of which a batch has at most two digits; a character of
         # a name takes six bytes at most
-        need = len(str(xid)) + 6 + (len(tail) if tail.isascii() else len(tail.encode()))
+        first = first if rows else xid
+        need = len(str(xid - first)) + 6 + (len(tail) if tail.isascii() else len(tail.encode()))
         if name not in names:
             need += 6 * len(name) + 3
         if size + need > room and rows:
-            parcels.append(_parcel(epoch, after + len(parcels) + 1, None, names, rows))
-            rows, names, size = [], {}, 0
-        rows.append(f"[{xid},{names.setdefault(name, len(names))},{tail}")
+            parcels.append(_parcel(epoch, after + len(parcels) + 1, None, first, names, rows))
+            rows, names, first, size = [], {}, xid, 0
+        rows.append(f"[{xid - first},{names.setdefault(name, len(names))},{tail}")
         size += need
     if rows:
-        parcels.append(_parcel(epoch, after + len(parcels) + 1, position, names, rows))
+        parcels.append(_parcel(epoch, after + len(parcels) + 1, position, first, names, rows))
     return parcels
 
 
-_ENVELOPE_BYTES = 120  # {"e":"…","s":…,"p":…,"at":"…","n":[],"v":[]} with 19 digit numbers
+_ENVELOPE_BYTES = 150  # {"e":"…","s":…,"p":…,"at":"…","x":…,"n":[],"v":[]} with 19 digit numbers
 
 
-def _parcel(epoch: str, seq: int, position: str | None, names: dict[str, int], rows: list[str]) -> Parcel:
+def _parcel(
+    epoch: str, seq: int, position: str | None, first: int, names: dict[str, int], rows: list[str]
+) -> Parcel:
     at = "" if position is None else f',"at":"{position}"'
     known = _encoder.encode(list(names)).decode()
-    payload = f'{{"e":"{epoch}","s":{seq},"p":{seq - 1}{at},"n":{known},"v":[{",".join(rows)}]}}'
+    payload = f'{{"e":"{epoch}","s":{seq},"p":{seq - 1}{at},"x":{first},"n":{known},"v":[{",".join(rows)}]}}'
     if len(payload.encode()) > PAYLOAD_BYTES:
         return Parcel(seq, len(rows), payload, encode(Batch(epoch, seq, seq - 1, position, in_ring=True)))
     return Parcel(seq, len(rows), payload, payload)
 
 
-def _row(event: Event, name: int) -> list[Any]:
+def _row(event: Event, first: int, name: int) -> list[Any]:
     ms = None if event.ms is None else round(event.ms, 3)
-    row = [event.xid, name, event.op, event.keys, event.rows, ms, event.payload]
+    row = [event.xid - first, name, event.op, event.keys, event.rows, ms, event.payload]
     while len(row) > 3 and row[-1] == _DEFAULTS[len(row) - 4]:
         row.pop()
     return row
 
 
-def _event(row: list[Any], names: list[str]) -> Event:
+def _event(row: list[Any], first: int, names: list[str]) -> Event:
     xid, name, op, *rest = row
     keys, rows, ms, payload = rest + list(_DEFAULTS[len(rest) :])
-    return Event(xid, names[name], op, None if keys is None else tuple(keys), rows, ms, payload)
+    return Event(first + xid, names[name], op, None if keys is None else tuple(keys), rows, ms, payload)

@@ -60,7 +60,7 @@ class Follower:
         self.reconnects_total += 1
 
     async def run(self) -> None:
-        """Follow until stopped. Raises when the connection is lost or deaf."""
+        """Follow until stopped. Raises when the connection is lost."""
         self._last_beat = time.monotonic()
         try:
             await self._catch_up()
@@ -69,7 +69,7 @@ class Follower:
                 if self.session.lost.is_set():
                     raise DatabaseUnavailable("the connection that follows the feed was lost")
                 await self._take_in()
-                self._watch_the_beat()
+                await self._watch_the_beat()
         finally:
             self._go_down("the connection is closed")
             await self.session.close()
@@ -171,12 +171,17 @@ class Follower:
         for sink in self._sinks:
             sink.on_flush(reason)
 
-    def _watch_the_beat(self) -> None:
+    async def _watch_the_beat(self) -> None:
         silent = time.monotonic() - self._last_beat
         if silent > DOWN_SECONDS and self.up:
             self._go_down(f"no beat for {silent:.1f} s")
         if silent > DEAF_SECONDS:
-            raise DatabaseUnavailable(f"no beat of the feed for {silent:.0f} s; listening anew")
+            # either nobody pumps or this connection is deaf, and only a new one can tell
+            await self.session.close()
+            await self.session.open_and_listen(self._hear)
+            self.reconnects_total += 1
+            self._last_beat = time.monotonic()
+            await self._catch_up()
 
     def _go_down(self, reason: str) -> None:
         if self.up and not self._stopping:

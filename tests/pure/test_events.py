@@ -130,7 +130,7 @@ def test_lengths_are_counted_in_bytes() -> None:
 def test_the_wire_form_is_readable_json() -> None:
     [parcel] = packed([Event(741, "orders", "u", ("7",), 1, 0.8)], "740:742:")
     assert parcel.payload == (
-        '{"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","n":["orders"],"v":[[741,0,"u", ["7"], 1, 0.8]]}'
+        '{"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","x":741,"n":["orders"],"v":[[0,0,"u", ["7"], 1, 0.8]]}'
     )
     assert encode(Batch("5f3a90c1d2e4", 42, 41)) == '{"e":"5f3a90c1d2e4","s":42,"p":41}'
 
