@@ -43,7 +43,7 @@ TABLES = ("bare", "naive", "watched")
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pgreflex-bench-") as home:
-        Path(home).chmod(0o711)  # noqa: S103 - root's server runs as another user, below this directory
+        Path(home).chmod(0o711)
         with EmbeddedServer(Path(home) / "server", settings=SETTINGS, database="bench") as server:
             report = Report("feed", server.version)
             uvloop.run(prepare(server.dsn))
@@ -195,7 +195,7 @@ async def drain_rate(server: EmbeddedServer, report: Report) -> float:
     for _transaction in range(20):
         await writer.execute(
             "do $$ begin for n in 1..%s loop insert into bench_watched (account, note) values (n, 'x');"
-            " end loop; end $$" % (BACKLOG // 20)  # noqa: UP031
+            " end loop; end $$" % (BACKLOG // 20)
         )
     await writer.close()
     report.say(f"a backlog of {BACKLOG} events waits")

@@ -306,7 +306,6 @@ CREATE FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) RETURNS 
 declare
     v_op text;
     v_clock constant text := format('pipeline.began_%s', p_watch.id);
-    v_timed text := 'null';
     v_pinned text := '';
 begin
     if pipeline.reads_unlike(p_watch) then
@@ -325,7 +324,6 @@ begin
                 return null;
             end
             $body$ $f$, p_watch.id, v_clock);
-        v_timed := 'v_ms';
     end if;
     foreach v_op in array array['insert', 'update', 'delete'] loop
         execute format($f$
@@ -333,24 +331,50 @@ begin
             language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
             as $body$
             declare
-                v_rows int;
+                v_watch constant int := %1$s;
+                v_op constant "char" := %6$L;
+                v_name constant text := null;
+                v_payload constant text := null;
+                v_rows int := 1;
                 v_keys text[];
+                v_key text;
+                v_other text;
                 v_ms real;
                 v_stack text[];
+                v_xid xid8;
+                v_gate bigint;
+                v_id bigint;
             begin
                 %4$s
                 begin
                     %5$s
-                exception when others then
-                    v_rows := 1;
-                    v_keys := null;
-                end;
-                if v_rows > 0 then
-                    if cardinality(v_keys) > 256 then
-                        v_keys := null;
+                    if v_key is not null then
+                        v_keys := array[v_key];
+                        if v_other <> v_key then
+                            v_keys := array[v_key, v_other];
+                        end if;
                     end if;
-                    perform pipeline.write_event(%1$s, %6$L, v_keys, v_rows, %7$s, p_durable => %8$L);
+                exception
+                    when no_data_found then
+                        v_rows := 0;
+                    when too_many_rows then
+                        begin
+                            %7$s
+                        exception when others then
+                            v_rows := 1;
+                            v_keys := null;
+                        end;
+                    when others then
+                        v_rows := 1;
+                        v_keys := null;
+                end;
+                if v_rows = 0 then
+                    return null;
                 end if;
+                if cardinality(v_keys) > 256 then
+                    v_keys := null;
+                end if;
+                %8$s
                 return null;
             end
             $body$ $f$,
@@ -361,14 +385,15 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.scan_statements(p_watch, v_op), left(v_op, 1), v_timed, p_watch.durable);
+            pipeline.first_statement(p_watch, v_op), left(v_op, 1), pipeline.scan_statement(p_watch, v_op),
+            pipeline.write_statements(p_watch.durable));
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger
         language plpgsql security definer set search_path = pg_catalog, pg_temp
         as $body$
         begin
-            perform pipeline.write_event(%1$s, 't', null, 0, null, p_durable => %2$L);
+            perform pipeline.write_event(%1$s, 't', null, 0, null, v_durable => %2$L);
             return null;
         end
         $body$ $f$, p_watch.id, p_watch.durable);
@@ -392,7 +417,7 @@ begin
                     v_keys := null;
                 end;
                 perform pipeline.write_event(%1$s, lower(left(tg_op, 1))::"char", nullif(v_keys, '{}'), 1, null,
-                                             p_durable => %5$L);
+                                             v_durable => %5$L);
                 return null;
             end
             $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),
@@ -640,6 +665,20 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case
+        when cardinality(p_watch.keys) = 0 or (p_op = 'update' and p_watch.columns is not null) then
+            pipeline.scan_statement(p_watch, p_op)
+        when p_op = 'insert' then format('select %s into strict v_key from new_rows n;', v_new)
+        when p_op = 'delete' then format('select %s into strict v_key from old_rows o;', v_old)
+        else format('select %s, %s into strict v_key, v_other from old_rows o, new_rows n;', v_old, v_new)
+    end
+    from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
+$$;
+
 CREATE FUNCTION pipeline.follow_ddl() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -681,6 +720,14 @@ begin
         return next 'partitions changed';
     end if;
 end
+$$;
+
+CREATE FUNCTION pipeline.insert_statement(p_table text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select format('insert into pipeline.%I (xid, id, watch, op, keys, rows, ms, at, name, payload) values'
+                  ' (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);', p_table)
 $$;
 
 CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
@@ -1122,7 +1169,7 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
-CREATE FUNCTION pipeline.scan_statements(p_watch pipeline.watch, p_op text) RETURNS text
+CREATE FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -1131,7 +1178,6 @@ declare
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
-    v_sides constant int := case p_op when 'update' then 2 else 1 end;
     v_keys text;
 begin
     if p_op = 'update' and p_watch.columns is not null then
@@ -1156,19 +1202,10 @@ begin
         when 'delete' then format('select %s as k from old_rows o', v_old)
         else format('select %s as k from old_rows o union all select %s from new_rows n', v_old, v_new)
     end;
-    return format($f$
-                    select count(*)::int, array_agg(k) filter (where k is not null) into v_rows, v_keys
-                    from (%1$s limit %2$s) r;
-                    if v_rows <= %3$s then
-                        v_rows := v_rows / %3$s;
-                        if v_keys[1] = v_keys[2] then
-                            v_keys := v_keys[1:1];
-                        end if;
-                    else
-                        select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%1$s) d
-                        where k is not null limit 257) u) end into v_rows, v_keys from (%4$s) r;
-                    end if;$f$,
-        v_keys, v_sides + 1, v_sides, v_count);
+    return format(
+        'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
+        ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
+        v_keys, v_count);
 end
 $_$;
 
@@ -1414,40 +1451,78 @@ CREATE FUNCTION pipeline.watched() RETURNS TABLE(relation text, keys text[], col
     order by 1
 $$;
 
-CREATE FUNCTION pipeline.write_event(p_watch integer, p_op "char", p_keys text[], p_rows integer, p_ms real, p_name text DEFAULT NULL::text, p_payload text DEFAULT NULL::text, p_durable boolean DEFAULT false) RETURNS void
+CREATE FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[], v_rows integer, v_ms real, v_name text DEFAULT NULL::text, v_payload text DEFAULT NULL::text, v_durable boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    -- Taken before the gate is read: whoever may write into the tables of the last turn has an id that the
-    -- turn's end saw in progress (see pipeline.rotate).
-    v_xid constant xid8 := pg_current_xact_id();
-    -- a function call costs a fifth of a query on the sequence
-    v_gate constant bigint := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-    v_id bigint;
-begin
-    if p_durable then
-        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload)
-        values (v_xid, nextval('pipeline.outbox_id'), p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(),
-                p_name, p_payload);
-    elsif v_gate & 2 = 0 then
+        declare
+            v_xid xid8;
+            v_gate bigint;
+            v_id bigint;
+        begin
+            if v_durable then
+        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
+        -- in progress (see pipeline.rotate)
+        v_xid := pg_current_xact_id();
+        -- a function call costs a fifth of a query on the sequence
+        v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
         v_id := nextval('pipeline.outbox_id');
-        if v_gate & 1 = 0 then
-            insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload)
-            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
-        else
-            insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload)
-            values (v_xid, v_id, p_watch, p_op, p_keys, p_rows, p_ms, clock_timestamp(), p_name, p_payload);
+        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+            perform pg_notify('pipeline_bell', '');
         end if;
-        if v_id & 255 = 0 then
-            perform pipeline.close_if_full(v_gate);
+            else
+        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
+        -- in progress (see pipeline.rotate)
+        v_xid := pg_current_xact_id();
+        -- a function call costs a fifth of a query on the sequence
+        v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
+        v_id := nextval('pipeline.outbox_id');
+
+        if v_gate & 2 = 0 then
+            if v_gate & 1 = 0 then
+                insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
+            else
+                insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
+            end if;
+            if v_id & 255 = 0 then
+                perform pipeline.close_if_full(v_gate);
+            end if;
         end if;
-    end if;
-    if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-        perform pg_notify('pipeline_bell', '');
-    end if;
-end
-$$;
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+            perform pg_notify('pipeline_bell', '');
+        end if;
+            end if;
+        end
+        $$;
+
+CREATE FUNCTION pipeline.write_statements(p_durable boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select format($f$
+        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
+        -- in progress (see pipeline.rotate)
+        v_xid := pg_current_xact_id();
+        -- a function call costs a fifth of a query on the sequence
+        v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
+        v_id := nextval('pipeline.outbox_id');
+        %s
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+            perform pg_notify('pipeline_bell', '');
+        end if;$f$,
+        case when p_durable then pipeline.insert_statement('outbox_durable') else format($f$
+        if v_gate & 2 = 0 then
+            if v_gate & 1 = 0 then
+                %s
+            else
+                %s
+            end if;
+            if v_id & 255 = 0 then
+                perform pipeline.close_if_full(v_gate);
+            end if;
+        end if;$f$, pipeline.insert_statement('outbox_0'), pipeline.insert_statement('outbox_1')) end)
+$_$;
 
 CREATE TABLE pipeline.alert_delivery (
     notice uuid NOT NULL,
@@ -2297,9 +2372,13 @@ REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.follow_ddl() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
@@ -2327,7 +2406,7 @@ REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position p
 
 REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.scan_statements(p_watch pipeline.watch, p_op text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
 
@@ -2349,7 +2428,9 @@ REVOKE ALL ON FUNCTION pipeline.wake_workers(p_queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.watch(relation text, keys text[], columns text[], timing boolean, durable boolean, replicated boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.write_event(p_watch integer, p_op "char", p_keys text[], p_rows integer, p_ms real, p_name text, p_payload text, p_durable boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[], v_rows integer, v_ms real, v_name text, v_payload text, v_durable boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.write_statements(p_durable boolean) FROM PUBLIC;
 
 GRANT SELECT ON TABLE pipeline.leader TO PUBLIC;
 

@@ -163,9 +163,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Any]:
     return {"uvloop": uvloop.new_event_loop}
 
 
-async def eventually(
-    condition: Callable[[], Any], *, within: float = 10.0, why: str = "the condition"
-) -> Any:
+async def eventually(condition: Callable[[], Any], *, within: float = 10.0, why: str = "the condition") -> Any:
     """Wait until `condition()` (plain or async) is true; returns its value. Fails after `within` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

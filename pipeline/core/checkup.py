@@ -198,9 +198,7 @@ def _clock(offset: float | None, uncertain: float) -> Finding:
         return Finding("warning", "clock", "unknown: the server was not asked")
     how = f"the server is {abs(offset):.3f} s {'ahead' if offset > 0 else 'behind'} (± {uncertain / 2:.3f} s)"
     if abs(offset) - uncertain / 2 > CLOCK_SECONDS:
-        return Finding(
-            "warning", "clock", how, "Let both hosts keep time (NTP); ages shown are off by as much."
-        )
+        return Finding("warning", "clock", how, "Let both hosts keep time (NTP); ages shown are off by as much.")
     return Finding("ok", "clock", how)
 
 

@@ -49,9 +49,7 @@ class Verdict(enum.Enum):
     CHANGED = "changed"  # a change came while it was loading, and it may not contain it
     OLD = "old"  # it read a state older than a change that had been delivered before it began
     FLUSHED = "flushed"  # everything was forgotten while it was loading
-    UNFIT = (
-        "unfit"  # admitted but too large, out of time, overtaken by a later load, or made of refused parts
-    )
+    UNFIT = "unfit"  # admitted but too large, out of time, overtaken by a later load, or made of refused parts
 
 
 class Flight:

@@ -45,9 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 def files() -> list[File]:
     """All files of the schema in the order in which they run."""
-    numbered = [
-        _read(path, int(path.name[:4])) for path in sorted((folder("sql") / "migrations").glob("*.sql"))
-    ]
+    numbered = [_read(path, int(path.name[:4])) for path in sorted((folder("sql") / "migrations").glob("*.sql"))]
     repeated = [
         _read(path, None)
         for place in (folder("sql") / "functions", folder("triggers"))

@@ -133,9 +133,7 @@ def _cache(cache: CacheStatus) -> Iterator[Figure]:
     )
     yield counter("cache_hits", "Reads served from the cache.").add(cache.hits_total)
     yield counter("cache_misses", "Reads that had to load.").add(cache.misses_total)
-    yield counter("cache_bypassed", "Reads past the cache while freshness was unproved.").add(
-        cache.bypassed_total
-    )
+    yield counter("cache_bypassed", "Reads past the cache while freshness was unproved.").add(cache.bypassed_total)
     yield counter("cache_refused_fills", "Values not stored: changed while loading.").add(
         cache.refused_fills_total
     )
@@ -181,9 +179,7 @@ def _jobs(jobs: JobsStatus) -> Iterator[Figure]:
     yield from (held, paused, oldest)
     yield counter("jobs_finished", "Jobs finished by this process.").add(jobs.finished_total)
     yield counter("jobs_failed", "Jobs failed for good in this process.").add(jobs.failed_total)
-    yield counter("jobs_retried", "Jobs put back for another attempt by this process.").add(
-        jobs.retried_total
-    )
+    yield counter("jobs_retried", "Jobs put back for another attempt by this process.").add(jobs.retried_total)
     yield counter("jobs_rescued", "Jobs taken back from workers that died.").add(jobs.rescued_total)
     yield summary("job_wait_seconds", "From ready to claimed.").quantiles(jobs.wait)
     yield gauge("job_wait_samples", "Jobs that the quantiles stand for.").add(jobs.wait.count)

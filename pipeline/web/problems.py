@@ -115,9 +115,7 @@ def _of_http(request: web.Request, error: web.HTTPException) -> web.StreamRespon
         refused = UsageError(f"{request.method} is not possible here.", hint=f"Possible: {allowed}")
         return problem(request, refused, status=405, headers={hdrs.ALLOW: allowed})
     if isinstance(error, web.HTTPNotFound):
-        return problem(
-            request, UsageError("There is nothing at this address.", hint="Start at /"), status=404
-        )
+        return problem(request, UsageError("There is nothing at this address.", hint="Start at /"), status=404)
     refused = UsageError(f"The request cannot be served: {error.reason}.")
     return problem(request, refused, status=error.status)
 

@@ -66,9 +66,7 @@ class WebServer:
         status_timeout: float = STATUS_TIMEOUT,
     ) -> None:
         if not 0 <= port <= 65535:
-            raise ConfigError(
-                f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one."
-            )
+            raise ConfigError(f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one.")
         self.host = host
         self._port = port
         self._source = source

@@ -67,9 +67,7 @@ def test_off_a_terminal_a_line_is_logfmt(capsys: pytest.CaptureFixture[str]) -> 
     structlog.get_logger("pgreflex.test").info("went well", queue="mail", n=3, text='a "b"\nc')
     line = capsys.readouterr().err
     assert line.startswith("ts=")
-    assert line.endswith(
-        'level=info logger=pgreflex.test msg="went well" queue=mail n=3 text="a \\"b\\"\\nc"\n'
-    )
+    assert line.endswith('level=info logger=pgreflex.test msg="went well" queue=mail n=3 text="a \\"b\\"\\nc"\n')
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,9 +40,7 @@ async def test_a_changed_function_is_installed_again(dsn: str, sql: asyncpg.Conn
     assert await migrate(dsn) == ["functions/110_watch.sql"]
 
 
-async def test_a_file_that_fails_leaves_nothing_of_itself(
-    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_fails_leaves_nothing_of_itself(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = migrations.File("migrations/0001_x.sql", 1, "create table public.half(); select 1/0")
     monkeypatch.setattr(migrations, "files", lambda: [broken])
     with pytest.raises(Exception, match="division by zero"):
