@@ -179,7 +179,7 @@ _MISSING = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg
 
 
 def translate(error: BaseException) -> PgreflexError:
-    """Our error for one of the driver's; messages keep the server's own words, not its detail: that quotes rows."""
+    """Our error for one of the driver's: the server's own words, but not its detail, which quotes rows."""
     text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
     if isinstance(error, PgreflexError):
         return error
