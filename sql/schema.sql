@@ -650,7 +650,7 @@ CREATE FUNCTION pipeline.epoch() RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select case when exists (select from pipeline.leader)
-        then left(md5(pipeline.lineage() || pg_postmaster_start_time()), 12) end
+        then left(md5(pipeline.lineage() || extract(epoch from pg_postmaster_start_time())), 12) end
 $$;
 
 CREATE FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) RETURNS void

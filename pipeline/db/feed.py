@@ -30,6 +30,9 @@ SLEEP_SECONDS = 25.0  # one wait for the asleep lock; below the statement limit 
 _HOLDS_LOCKS = {
     "idle_session_timeout": str(int(IDLE_LIMIT_SECONDS * 1000)),
     "client_connection_check_interval": "500",  # a waiting backend notices that its client is gone
+    # what a role or a database prescribes to its applications is not for us: we wait for a lock on purpose
+    "lock_timeout": "0",
+    "default_transaction_isolation": "read committed",
 }
 _READS_OUTBOX = {
     "jit": "off",

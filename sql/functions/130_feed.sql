@@ -15,13 +15,14 @@ $$;
 grant execute on function pipeline.lineage to public;
 
 -- What followers compare: a new epoch means that anything may have been lost. It is the lineage and the start of
--- the server, since a server that was down may have lost transactions that were reported but not yet flushed.
+-- the server, since a server that was down may have lost transactions that were reported but not yet flushed. The
+-- start is a number, because the text of a time depends on the session's time zone.
 create or replace function pipeline.epoch() returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select case when exists (select from pipeline.leader)
-        then left(md5(pipeline.lineage() || pg_postmaster_start_time()), 12) end
+        then left(md5(pipeline.lineage() || extract(epoch from pg_postmaster_start_time())), 12) end
 $$;
 grant execute on function pipeline.epoch to public;
 

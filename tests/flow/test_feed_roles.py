@@ -11,9 +11,16 @@ import pytest
 
 from pipeline.db.feed import FeedStore
 from pipeline.db.migrate import migrate
+from tests.conftest import eventually
 from tests.flow.feed_kit import Feed, running, said
 
 ITEM = "create table item (id int primary key, name text)"
+WAITS_LONG = """
+    select exists (
+        select from pg_stat_activity
+        where datname = current_database() and application_name = 'pgreflex bell' and wait_event = 'advisory'
+          and clock_timestamp() - query_start > interval '300 ms')
+"""
 
 
 @pytest.fixture
@@ -197,3 +204,22 @@ class TestInstalledByAnOrdinaryRole:
         assert await self.check(feed) == ["triggers created on public.item"]
         await feed.told()
         assert said(await feed.told("insert into item values (1)")) == [("i", ["1"], 1)]
+
+
+async def test_a_session_in_another_time_zone_knows_the_same_epoch(feed: Feed) -> None:
+    await feed.run("set timezone = 'Asia/Tokyo'", "set datestyle = 'German, DMY'")
+    assert await feed.sql.fetchval("select pipeline.epoch()") == feed.follower.epoch
+
+
+async def test_what_a_database_prescribes_to_applications_does_not_stop_the_pump(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    name = urlsplit(dsn).path[1:]
+    await sql.execute(f"alter database {name} set lock_timeout = '100ms'")
+    async with running(dsn) as feed:
+        await feed.watch(ITEM, "'item'")
+        term = feed.pump._term
+        async with sql.transaction():
+            await sql.execute("insert into item values (1)")  # silent: the pump has to wait for its end before it sleeps
+            await eventually(lambda: feed.sql.fetchval(WAITS_LONG), why="a wait past the limit")
+        assert feed.pump._term == term
