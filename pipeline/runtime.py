@@ -23,6 +23,7 @@ from pipeline.errors import PgreflexError
 
 MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 3.0
+LAST_SECONDS = 1.0  # that each service has to stop although another has used up the time to drain
 STEADY_SECONDS = 30.0  # a service that ran this long starts its backoff from the beginning
 
 log = structlog.get_logger("pgreflex.runtime")
@@ -114,16 +115,19 @@ class Supervisor:
             raise self._failure
 
     async def stop(self) -> None:
-        """Drain: stop the services in reverse order, then cancel what is left."""
+        """Drain: stop the services in reverse order; what takes too long is cancelled, and the next one is asked."""
         self.draining = True
         self._stopping.set()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.drain_timeout
         try:
-            async with asyncio.timeout(self.drain_timeout):
-                for name in reversed(self._tasks):
-                    await self._stop_one(name)
-        except TimeoutError:
-            late = [name for name, task in self._tasks.items() if not task.done()]
-            log.warning("drain took too long; cancelling", services=late)
+            for name in reversed(self._tasks):
+                try:
+                    async with asyncio.timeout_at(max(deadline, loop.time() + LAST_SECONDS)):
+                        await self._stop_one(name)
+                except TimeoutError:
+                    log.warning("a service took too long to stop; cancelling it", service=name)
+                    self._tasks[name].cancel()
         finally:
             for task in self._tasks.values():
                 task.cancel()

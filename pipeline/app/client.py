@@ -22,6 +22,7 @@ import msgspec
 from handlers.cache import Cache
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
 from pipeline.app.reporting import Reporter
+from pipeline.config import load
 from pipeline.core.feed import FeedSink
 from pipeline.db.admin import emit
 from pipeline.db.cache import CacheDatabase
@@ -122,5 +123,16 @@ class Client:
 
 
 def connect(dsn: str | None = None, **options: Any) -> Client:
-    """A client, to be used in `async with`; see Client for the options."""
-    return Client(dsn, **options)
+    """A client, to be used in `async with`; see Client for the options.
+
+    What is not given comes from the configuration, as it does for the daemon: pgreflex.toml, PGREFLEX_* and
+    DATABASE_URL. Raises ConfigError.
+    """
+    config = load().config
+    known: dict[str, Any] = {
+        "listen_dsn": config.listen_dsn if dsn is None else None,
+        "max_bytes": config.cache.max_bytes,
+        "max_staleness": config.cache.max_staleness_seconds,
+        "two_phase": config.feed.two_phase,
+    }
+    return Client(dsn or config.dsn, **{**known, **options})

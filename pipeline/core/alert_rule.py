@@ -139,13 +139,15 @@ def _judge(rule: Rule, alert: Alert | None, series: str, measure: Measure | None
     after, change = step(life, verdict, now)
     if alert is not None and after == life and life.state is State.RESOLVED:
         return Judged(alert, life.state, None, now.at)  # it says what it said when it ended
+    # a message that names a breach stays true while the alert waits for enough good windows to be resolved
+    message = alert.message if alert is not None and verdict is not Verdict.BAD else render(rule, series, value)
     told = Alert(
         "metric",
         rule.name,
         series,
         after,
         rule.severity,
-        render(rule, series, value),
+        message,
         rule.revision,
         value,
         rule.threshold,

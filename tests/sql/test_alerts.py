@@ -126,7 +126,7 @@ async def test_three_bad_windows_fire_and_two_good_ones_resolve(dsn: str, sql: a
     )
     assert [tuple(row) for row in told] == [
         ("firing", "orders.insert took 500 ms (limit 100)", NOON + 15),
-        ("resolved", "orders.insert took 5 ms (limit 100)", NOON + 25),
+        ("resolved", "orders.insert took 500 ms (limit 100)", NOON + 25),
     ]
     history = await sql.fetch("select before, after, reason from pipeline.alert_history order by id")
     assert [tuple(row) for row in history] == [
