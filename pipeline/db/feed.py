@@ -44,11 +44,12 @@ _READS_OUTBOX = {
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where the feed stands in the database. epoch is None while nobody has ever led."""
+    """Where the feed stands in the database. epoch: None while nobody has ever led. pid: the leader's process."""
 
     epoch: str | None
     lineage: str
     term: int
+    pid: int
     seq: int
     position: Snapshot
     flush_until: int
@@ -215,12 +216,12 @@ class FollowerSession(Session):
 
     purpose = "follow"
 
-    async def open_and_listen(self, heard: Callable[[str], None]) -> None:
-        """Connect, listen, and only then return: what commits from now on is heard."""
+    async def open_and_listen(self, heard: Callable[[int, str], None]) -> None:
+        """Connect, listen, and only then return: what commits from now on is heard, and who said it."""
         await self.open()
         with translated():
             await self.live.add_listener(
-                "pipeline_feed", lambda _connection, _pid, _channel, payload: heard(str(payload))
+                "pipeline_feed", lambda _connection, pid, _channel, payload: heard(pid, str(payload))
             )
 
     async def replay(self, after: int) -> list[tuple[int, str]]:
@@ -293,6 +294,7 @@ def _standing(row: Record) -> Standing:
         row["epoch"],
         row["lineage"],
         row["term"],
+        row["pid"],
         row["seq"],
         Snapshot.parse(row["position"]),
         row["flush_until"],

@@ -2,6 +2,8 @@
 
 Owns: hearing broadcasts, noticing gaps, replaying, flushing. Knows nothing of what is done with events.
 
+Anybody who may connect to the database may NOTIFY, so only what the leader's own session says is believed.
+
 A connection that listens can look healthy and be deaf, so only a beat that came through the feed counts as a
 sign of life. The order on connecting matters: listen first, and only then look where the feed stands; what
 commits in between is heard or replayed, and perhaps both, never neither.
@@ -48,7 +50,8 @@ class Follower:
         self.reconnects_total = -1  # the first connection is none
         self.rate = Rate()
         self._sinks = sinks
-        self._heard: deque[str] = deque()
+        self._heard: deque[tuple[int, str]] = deque()
+        self._leader = 0  # the process whose word counts
         self._overflowed = False
         self._news = asyncio.Event()
         self._stopping = False
@@ -83,11 +86,11 @@ class Follower:
             return Health(True, f"at {self.seq}")
         return Health(False, "no beat of the feed; does any process pump?")
 
-    def _hear(self, payload: str) -> None:
+    def _hear(self, pid: int, payload: str) -> None:
         if len(self._heard) >= MOST_HEARD:
             self._heard.clear()
             self._overflowed = True
-        self._heard.append(payload)
+        self._heard.append((pid, payload))
         self._news.set()
 
     async def _wait(self) -> None:
@@ -105,8 +108,13 @@ class Follower:
             self._overflowed = False
             await self._catch_up()
         while self._heard:
+            pid, payload = self._heard.popleft()
+            if pid != self._leader:
+                await self._catch_up()  # tells who leads now
+                if pid != self._leader:
+                    continue
             try:
-                batch = decode(self._heard.popleft())
+                batch = decode(payload)
             except (msgspec.DecodeError, ValueError, IndexError) as error:
                 log.warning("a broadcast could not be read; replaying", error=str(error))
                 await self._catch_up()
@@ -131,6 +139,7 @@ class Follower:
         standing = await self.session.standing()
         if standing is None or standing.epoch is None:
             return
+        self._leader = standing.pid
         if self.epoch != standing.epoch:
             reason = "first connection" if self.epoch is None else "the server was restarted or replaced"
             self.epoch, self.seq = standing.epoch, standing.seq

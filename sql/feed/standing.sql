@@ -1,10 +1,11 @@
--- standing: where the feed stands: its epoch, the number of the last batch and the position it reached
+-- standing: where the feed stands: its epoch, its leader, the number of the last batch and the position it reached
 -- locks: none
 -- index: ring_0_pkey, ring_1_pkey
 select
     pipeline.epoch() as epoch,
     pipeline.lineage() as lineage,
     l.term,
+    l.pid,
     greatest(l.seq, (select max(seq) from pipeline.ring)) as seq,
     coalesce(
         (select r.position from pipeline.ring r

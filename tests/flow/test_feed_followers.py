@@ -42,10 +42,10 @@ async def deaf_for(feed: Feed, *statements: str) -> None:
     feed.follower._heard = deque()
 
 
-class _Dropping(deque[str]):
+class _Dropping(deque[tuple[int, str]]):
     """A queue that forgets what it is given."""
 
-    def append(self, _payload: str) -> None:
+    def append(self, _heard: tuple[int, str]) -> None:
         return
 
 
@@ -95,7 +95,7 @@ async def test_a_follower_that_missed_more_than_the_feed_remembers_flushes(feed:
 async def test_a_broadcast_that_is_no_batch_harms_nobody(feed: Feed) -> None:
     await feed.watch(ITEM, "'item'")
     for payload in ("", "hello", "{}", '{"e":1}', "[]", '{"e":"x","s":1,"p":0,"n":[],"v":[[1,5,"i"]]}'):
-        await feed.sql.execute("select pg_notify('pipeline_feed', $1)", payload)
+        feed.follower._hear(feed.follower._leader, payload)
     assert len(await feed.told("insert into item values (1)")) == 1
     assert feed.follower.reconnects_total == 0
 
@@ -103,7 +103,7 @@ async def test_a_broadcast_that_is_no_batch_harms_nobody(feed: Feed) -> None:
 async def test_a_batch_of_another_epoch_is_not_believed(feed: Feed) -> None:
     await feed.watch(ITEM, "'item'")
     forged = Batch("elsewhere", feed.pump.seq + 1, feed.pump.seq, events=())
-    await feed.sql.execute("select pg_notify('pipeline_feed', $1)", encode(forged))
+    feed.follower._hear(feed.follower._leader, encode(forged))
     assert len(await feed.told("insert into item values (1)")) == 1
     assert len(feed.sink.flushes) == 1
 

@@ -220,6 +220,6 @@ async def test_what_a_database_prescribes_to_applications_does_not_stop_the_pump
         await feed.watch(ITEM, "'item'")
         term = feed.pump._term
         async with sql.transaction():
-            await sql.execute("insert into item values (1)")  # silent: the pump has to wait for its end before it sleeps
+            await sql.execute("insert into item values (1)")  # silent: the pump cannot sleep before its end
             await eventually(lambda: feed.sql.fetchval(WAITS_LONG), why="a wait past the limit")
         assert feed.pump._term == term
