@@ -81,15 +81,28 @@ create or replace function pipeline.close_if_full(p_gate bigint) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_locked boolean := false;
 begin
+    -- a bound that is no number must not fail the user's write
     if pg_relation_size(case when p_gate & 1 = 0 then 'pipeline.outbox_0'::regclass
                              else 'pipeline.outbox_1'::regclass end)
-       > (select value::bigint from pipeline.setting where name = 'outbox_max_bytes')
-       and pg_try_advisory_lock(1885697639, 4)  -- against a turn of the gate at this moment; never waits
+       <= coalesce((select value::bigint from pipeline.setting
+                    where name = 'outbox_max_bytes' and value ~ '^[0-9]{1,18}$'), 134217728)
     then
+        return;
+    end if;
+    v_locked := pg_try_advisory_lock(1885697639, 4);  -- against a turn of the gate at this moment; never waits
+    if v_locked then
         perform setval('pipeline.gate', last_value | 2) from pipeline.gate;
         perform pg_advisory_unlock(1885697639, 4);
     end if;
+exception when others or query_canceled then
+    -- the lock is the session's: kept after a cancelled statement, it would let nobody turn the gate any more
+    if v_locked then
+        perform pg_advisory_unlock(1885697639, 4);
+    end if;
+    raise;
 end
 $$;
 revoke execute on function pipeline.close_if_full from public;
