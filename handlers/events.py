@@ -28,7 +28,7 @@ class UserConsumer:
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Call the function. When it raises, what it has done of these events already is not repeated."""
-        if events != self._current:
+        if events is not self._current:  # one transaction may report the same twice, in equal lists
             self._current, self._done = events, -1
         for place, event in enumerate(events):
             if place > self._done and self.wants(event):
