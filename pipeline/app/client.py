@@ -131,7 +131,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
     config = load().config
     known: dict[str, Any] = {
         "listen_dsn": config.listen_dsn if dsn is None else None,
-        "max_bytes": config.cache.max_bytes,
+        "max_bytes": int(config.cache.max_bytes),  # pydantic's own kind of int has no wire form
         "max_staleness": config.cache.max_staleness_seconds,
         "two_phase": config.feed.two_phase,
     }
