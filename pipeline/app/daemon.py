@@ -82,15 +82,17 @@ class Daemon:
 
     async def run(self) -> None:
         """Migrate, serve, drain. Raises what makes it impossible to begin."""
-        ran = await migrate(self.config.dsn)
-        if ran:
-            log.info("the database was brought up to date", files=len(ran))
-        await self.database.open()
-        await self.job_database.open()
+        await self.web.start()  # first: a port that is taken ends the program before the database is touched
         try:
+            ran = await migrate(self.config.dsn)
+            if ran:
+                log.info("the database was brought up to date", files=len(ran))
+            await self.database.open()
+            await self.job_database.open()
             self._server = await describe_server(self.database)
             await self.supervisor.run()
         finally:
+            await self.web.stop()
             await self.poster.close()
             await self.job_database.close()
             await self.database.close()
