@@ -75,19 +75,25 @@ class Demo:
             self._daemon = daemon = Daemon(config, registry=registry)
             if self._stopping.is_set():
                 return
-            async with asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(daemon.run())
-                running.add_done_callback(lambda _task: self._stopping.set())
-                others = [
-                    tasks.create_task(self._keep(server, "pgbench", *traffic())),
-                    tasks.create_task(self._keep_reader(dsn)),
-                    tasks.create_task(LockHolder(dsn).run()),
-                    tasks.create_task(self._screen.show(daemon, began)),
-                ]
-                await self._stopping.wait()
-                for task in others:
-                    task.cancel()
-                daemon.shutdown()
+            failed: BaseExceptionGroup[PgreflexError] | None = None
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    running = tasks.create_task(daemon.run())
+                    running.add_done_callback(lambda _task: self._stopping.set())
+                    others = [
+                        tasks.create_task(self._keep(server, "pgbench", *traffic())),
+                        tasks.create_task(self._keep_reader(dsn)),
+                        tasks.create_task(LockHolder(dsn).run()),
+                        tasks.create_task(self._screen.show(daemon, began)),
+                    ]
+                    await self._stopping.wait()
+                    for task in others:
+                        task.cancel()
+                    daemon.shutdown()
+            except* PgreflexError as group:
+                failed = group
+            if failed is not None:
+                raise failed.exceptions[0]
 
     async def _start_server(self, stack: AsyncExitStack) -> EmbeddedServer:
         home = self._data
@@ -106,6 +112,7 @@ class Demo:
         stack.push_async_callback(asyncio.to_thread, server.stop)
         self._screen.say("starting Postgres")
         starting = asyncio.create_task(asyncio.to_thread(server.start, on_wait=self._screen.say))
+        starting.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

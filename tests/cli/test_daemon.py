@@ -20,12 +20,12 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 @pytest.fixture
 async def start(dsn: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts `pgreflex run` with these arguments on the test's database; none is left behind."""
+    """Starts `pgreflex` with these arguments on the test's database; none is left behind."""
     started: list[asyncio.subprocess.Process] = []
 
     async def one(*args: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(RUN), "run", *args, cwd=tmp_path, env=clean_environment(DATABASE_URL=dsn),
+            sys.executable, str(RUN), *args, cwd=tmp_path, env=clean_environment(DATABASE_URL=dsn),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
@@ -38,12 +38,13 @@ async def start(dsn: str, tmp_path: Path) -> AsyncIterator[Start]:
         await process.wait()
 
 
-async def test_a_port_that_is_taken_ends_the_daemon_with_an_explanation(start: Start) -> None:
+@pytest.mark.parametrize("verb", ["run", "demo"])
+async def test_a_port_that_is_taken_ends_the_program_with_an_explanation(start: Start, verb: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        daemon = await start("--port", str(port))
+        daemon = await start(verb, "--port", str(port))
         async with asyncio.timeout(30):
             _out, err = await daemon.communicate()
     assert daemon.returncode == 1
@@ -54,7 +55,7 @@ async def test_a_port_that_is_taken_ends_the_daemon_with_an_explanation(start: S
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_drains_the_daemon(start: Start, how: signal.Signals) -> None:
-    daemon = await start("--port", "0")
+    daemon = await start("run", "--port", "0")
     assert daemon.stderr is not None
     async with asyncio.timeout(30):
         while b"leading the feed" not in await daemon.stderr.readline():
