@@ -635,6 +635,10 @@ declare
     v_made bigint;
     v_skipped bigint;
 begin
+    if pipeline.foreign_cast(tg_relid) is not null then
+        raise insufficient_privilege using message = format(
+            'the cast %s would run with the rights of %s', pipeline.foreign_cast(tg_relid), current_user);
+    end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
     ), made as (
@@ -733,6 +737,28 @@ begin
         return next 'partitions changed';
     end if;
 end
+$$;
+
+CREATE FUNCTION pipeline.foreign_cast(p_relation oid) RETURNS regprocedure
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with recursive casts as materialized (
+        select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
+        where c.casttarget = 'json'::regtype and p.proowner <> (select oid from pg_roles where rolname = current_user)
+          and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
+    ),
+    parts as (
+        select a.atttypid as type from pg_attribute a
+        where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
+        union
+        select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
+            select t.typelem union all select t.typbasetype
+            union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
+        ) i(inner_type)
+        where inner_type <> 0
+    )
+    select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
 $$;
 
 CREATE FUNCTION pipeline.insert_statement(p_table text) RETURNS text
@@ -2390,6 +2416,8 @@ REVOKE ALL ON FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op tex
 REVOKE ALL ON FUNCTION pipeline.follow_ddl() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.foreign_cast(p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text) FROM PUBLIC;
 

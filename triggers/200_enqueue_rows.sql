@@ -5,6 +5,32 @@
 -- WARNING and no job.
 -- arguments: task, queue, share
 -- locks: none that anyone waits for
+
+-- A cast to json that to_jsonb would call for a row of the table, with the rights of the schema's owner, though another
+-- role wrote it; null where there is none, which a look at pg_cast alone tells nearly always.
+create or replace function pipeline.foreign_cast(p_relation oid) returns regprocedure
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive casts as materialized (
+        select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
+        where c.casttarget = 'json'::regtype and p.proowner <> (select oid from pg_roles where rolname = current_user)
+          and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
+    ),
+    parts as (
+        select a.atttypid as type from pg_attribute a
+        where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
+        union
+        select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
+            select t.typelem union all select t.typbasetype
+            union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
+        ) i(inner_type)
+        where inner_type <> 0
+    )
+    select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
+$$;
+revoke execute on function pipeline.foreign_cast from public;
+
 create or replace function pipeline.enqueue_rows() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -17,6 +43,10 @@ declare
     v_made bigint;
     v_skipped bigint;
 begin
+    if pipeline.foreign_cast(tg_relid) is not null then
+        raise insufficient_privilege using message = format(
+            'the cast %s would run with the rights of %s', pipeline.foreign_cast(tg_relid), current_user);
+    end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
     ), made as (
