@@ -344,35 +344,21 @@ begin
             language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
             as $body$
             declare
-                v_watch constant int := %1$s;
-                v_op constant "char" := %6$L;
-                v_name constant text := null;
-                v_payload constant text := null;
-                v_rows int := 1;
+                v_rows int;
                 v_keys text[];
-                v_key text;
-                v_other text;
                 v_ms real;
                 v_stack text[];
-                v_xid xid8;
                 v_gate bigint;
-                v_id bigint;
             begin
                 %4$s
                 begin
                     %5$s
-                    if v_key is not null then
-                        v_keys := array[v_key];
-                        if v_other <> v_key then
-                            v_keys := array[v_key, v_other];
-                        end if;
-                    end if;
                 exception
                     when no_data_found then
-                        v_rows := 0;
+                        return null;
                     when too_many_rows then
                         begin
-                            %7$s
+                            %6$s
                         exception when others then
                             v_rows := 1;
                             v_keys := null;
@@ -381,13 +367,7 @@ begin
                         v_rows := 1;
                         v_keys := null;
                 end;
-                if v_rows = 0 then
-                    return null;
-                end if;
-                if cardinality(v_keys) > 256 then
-                    v_keys := null;
-                end if;
-                %8$s
+                %7$s
                 return null;
             end
             $body$ $f$,
@@ -398,8 +378,9 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.first_statement(p_watch, v_op), left(v_op, 1), pipeline.scan_statement(p_watch, v_op),
-            pipeline.write_statements(p_watch.durable));
+            pipeline.first_statement(p_watch, v_op), pipeline.scan_statement(p_watch, v_op),
+            pipeline.write_statements(
+                p_watch.durable, format('%s, %L, v_keys, coalesce(v_rows, 1), v_ms, null, null', p_watch.id, left(v_op, 1))));
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger
@@ -689,9 +670,14 @@ CREATE FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) RETU
     select case
         when cardinality(p_watch.keys) = 0 or (p_op = 'update' and p_watch.columns is not null) then
             pipeline.scan_statement(p_watch, p_op)
-        when p_op = 'insert' then format('select %s into strict v_key from new_rows n;', v_new)
-        when p_op = 'delete' then format('select %s into strict v_key from old_rows o;', v_old)
-        else format('select %s, %s into strict v_key, v_other from old_rows o, new_rows n;', v_old, v_new)
+        when p_op = 'update' then format(
+            'select case when o.k = n.k then array[o.k] else nullif(array_remove(array[o.k, n.k], null), %L) end'
+            ' into strict v_keys from (select %s as k from old_rows o) o, (select %s as k from new_rows n) n;',
+            '{}', v_old, v_new)
+        else format(
+            'select case when r.k is not null then array[r.k] end into strict v_keys from (select %s as k from %s) r;',
+            case p_op when 'insert' then v_new else v_old end,
+            case p_op when 'insert' then 'new_rows n' else 'old_rows o' end)
     end
     from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
 $$;
@@ -761,12 +747,12 @@ CREATE FUNCTION pipeline.foreign_cast(p_relation oid) RETURNS regprocedure
     select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
 $$;
 
-CREATE FUNCTION pipeline.insert_statement(p_table text) RETURNS text
+CREATE FUNCTION pipeline.insert_statement(p_table text, p_values text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select format('insert into pipeline.%I (xid, id, watch, op, keys, rows, ms, at, name, payload) values'
-                  ' (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);', p_table)
+    select format('insert into pipeline.%I (xid, id, at, watch, op, keys, rows, ms, name, payload) values'
+                  ' (pg_current_xact_id(), nextval(''pipeline.outbox_id''), clock_timestamp(), %s);', p_table, p_values)
 $$;
 
 CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
@@ -1148,6 +1134,20 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.ring(p_gate bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if p_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+        perform pg_notify('pipeline_bell', '');
+    end if;
+    if p_gate & 2 = 0 then
+        perform pipeline.close_if_full(p_gate);
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1217,6 +1217,13 @@ declare
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_checks constant text := $c$
+                        if v_rows = 0 then
+                            return null;
+                        end if;
+                        if cardinality(v_keys) > 256 then
+                            v_keys := null;
+                        end if;$c$;
     v_keys text;
 begin
     if p_op = 'update' and p_watch.columns is not null then
@@ -1231,10 +1238,10 @@ begin
             ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
             ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
             ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
-            v_keys, v_count);
+            v_keys, v_count) || v_checks;
     end if;
     if cardinality(p_watch.keys) = 0 then
-        return format('select r.n into v_rows from (%s) r;', v_count);
+        return format('select r.n into v_rows from (%s) r;', v_count) || v_checks;
     end if;
     v_keys := case p_op
         when 'insert' then format('select %s as k from new_rows n', v_new)
@@ -1244,7 +1251,7 @@ begin
     return format(
         'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
         ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
-        v_keys, v_count);
+        v_keys, v_count) || v_checks;
 end
 $_$;
 
@@ -1495,72 +1502,56 @@ CREATE FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
         declare
-            v_xid xid8;
             v_gate bigint;
-            v_id bigint;
         begin
+            -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end
+            -- saw in progress (see pipeline.rotate); a watched statement has got one by writing its rows
+            perform pg_current_xact_id();
             if v_durable then
-        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
-        -- in progress (see pipeline.rotate)
-        v_xid := pg_current_xact_id();
-        -- a function call costs a fifth of a query on the sequence
         v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-        v_id := nextval('pipeline.outbox_id');
-        insert into pipeline.outbox_durable (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
-        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-            perform pg_notify('pipeline_bell', '');
+        insert into pipeline.outbox_durable (xid, id, at, watch, op, keys, rows, ms, name, payload) values (pg_current_xact_id(), nextval('pipeline.outbox_id'), clock_timestamp(), v_watch, v_op, v_keys, v_rows, v_ms, v_name, v_payload);
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3)
+           or date_part('microseconds', clock_timestamp())::int & 255 = 0
+        then
+            perform pipeline.ring(v_gate);
         end if;
             else
-        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
-        -- in progress (see pipeline.rotate)
-        v_xid := pg_current_xact_id();
-        -- a function call costs a fifth of a query on the sequence
         v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-        v_id := nextval('pipeline.outbox_id');
 
-        if v_gate & 2 = 0 then
-            if v_gate & 1 = 0 then
-                insert into pipeline.outbox_0 (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
-            else
-                insert into pipeline.outbox_1 (xid, id, watch, op, keys, rows, ms, at, name, payload) values (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);
-            end if;
-            if v_id & 255 = 0 then
-                perform pipeline.close_if_full(v_gate);
-            end if;
+        if v_gate & 3 = 0 then
+            insert into pipeline.outbox_0 (xid, id, at, watch, op, keys, rows, ms, name, payload) values (pg_current_xact_id(), nextval('pipeline.outbox_id'), clock_timestamp(), v_watch, v_op, v_keys, v_rows, v_ms, v_name, v_payload);
+        elsif v_gate & 3 = 1 then
+            insert into pipeline.outbox_1 (xid, id, at, watch, op, keys, rows, ms, name, payload) values (pg_current_xact_id(), nextval('pipeline.outbox_id'), clock_timestamp(), v_watch, v_op, v_keys, v_rows, v_ms, v_name, v_payload);
         end if;
-        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-            perform pg_notify('pipeline_bell', '');
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3)
+           or date_part('microseconds', clock_timestamp())::int & 255 = 0
+        then
+            perform pipeline.ring(v_gate);
         end if;
             end if;
         end
         $$;
 
-CREATE FUNCTION pipeline.write_statements(p_durable boolean) RETURNS text
+CREATE FUNCTION pipeline.write_statements(p_durable boolean, p_values text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+    -- few statements, because plpgsql prepares each expression anew in every transaction; and a function that tells a
+    -- sequence's value, because a query on the sequence costs five times as much
     select format($f$
-        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
-        -- in progress (see pipeline.rotate)
-        v_xid := pg_current_xact_id();
-        -- a function call costs a fifth of a query on the sequence
         v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-        v_id := nextval('pipeline.outbox_id');
         %s
-        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-            perform pg_notify('pipeline_bell', '');
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3)
+           or date_part('microseconds', clock_timestamp())::int & 255 = 0
+        then
+            perform pipeline.ring(v_gate);
         end if;$f$,
-        case when p_durable then pipeline.insert_statement('outbox_durable') else format($f$
-        if v_gate & 2 = 0 then
-            if v_gate & 1 = 0 then
-                %s
-            else
-                %s
-            end if;
-            if v_id & 255 = 0 then
-                perform pipeline.close_if_full(v_gate);
-            end if;
-        end if;$f$, pipeline.insert_statement('outbox_0'), pipeline.insert_statement('outbox_1')) end)
+        case when p_durable then pipeline.insert_statement('outbox_durable', p_values) else format($f$
+        if v_gate & 3 = 0 then
+            %s
+        elsif v_gate & 3 = 1 then
+            %s
+        end if;$f$, pipeline.insert_statement('outbox_0', p_values), pipeline.insert_statement('outbox_1', p_values)) end)
 $_$;
 
 CREATE TABLE pipeline.alert_delivery (
@@ -2419,7 +2410,7 @@ REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION pipeline.foreign_cast(p_relation oid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text, p_values text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
@@ -2442,6 +2433,8 @@ REVOKE ALL ON FUNCTION pipeline.relation_named(p_name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.relations_of(p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.ring(p_gate bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) FROM PUBLIC;
 
@@ -2471,7 +2464,7 @@ REVOKE ALL ON FUNCTION pipeline.watch(relation text, keys text[], columns text[]
 
 REVOKE ALL ON FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[], v_rows integer, v_ms real, v_name text, v_payload text, v_durable boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.write_statements(p_durable boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.write_statements(p_durable boolean, p_values text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE pipeline.leader TO PUBLIC;
 

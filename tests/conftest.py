@@ -125,8 +125,19 @@ async def new_database(server_dsn: str) -> AsyncIterator[Callable[[str], Awaitab
     yield make
     connection = await asyncpg.connect(server_dsn)
     for name in made:
+        await _forget_prepared(connection, with_database(server_dsn, name), name)
         await connection.execute(f'drop database "{name}" with (force)')
     await connection.close()
+
+
+async def _forget_prepared(connection: asyncpg.Connection, dsn: str, name: str) -> None:
+    """Roll back what a failed test left prepared: nothing else would ever end it, and the drop waits for it."""
+    left = await connection.fetch("select gid from pg_prepared_xacts where database = $1", name)
+    if left:
+        inside = await asyncpg.connect(dsn)
+        for row in left:
+            await inside.execute(f"rollback prepared '{row['gid']}'")
+        await inside.close()
 
 
 @pytest.fixture

@@ -11,47 +11,60 @@
 -- server releases its lock.
 --
 -- The statements are text, because the trigger functions of a watch contain them: a call of a function of its own would
--- cost a fifth of the whole. They use the variables that pipeline.write_event declares.
-create or replace function pipeline.write_statements(p_durable boolean) returns text
+-- cost a fifth of the whole. They use a variable v_gate.
+-- p_values: what to write as watch, op, keys, rows, ms, name and payload.
+create or replace function pipeline.write_statements(p_durable boolean, p_values text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $outer$
+    -- few statements, because plpgsql prepares each expression anew in every transaction; and a function that tells a
+    -- sequence's value, because a query on the sequence costs five times as much
     select format($f$
-        -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end saw
-        -- in progress (see pipeline.rotate)
-        v_xid := pg_current_xact_id();
-        -- a function call costs a fifth of a query on the sequence
         v_gate := coalesce(pg_sequence_last_value('pipeline.gate'), 0);
-        v_id := nextval('pipeline.outbox_id');
         %s
-        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
-            perform pg_notify('pipeline_bell', '');
+        if v_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3)
+           or date_part('microseconds', clock_timestamp())::int & 255 = 0
+        then
+            perform pipeline.ring(v_gate);
         end if;$f$,
-        case when p_durable then pipeline.insert_statement('outbox_durable') else format($f$
-        if v_gate & 2 = 0 then
-            if v_gate & 1 = 0 then
-                %s
-            else
-                %s
-            end if;
-            if v_id & 255 = 0 then
-                perform pipeline.close_if_full(v_gate);
-            end if;
-        end if;$f$, pipeline.insert_statement('outbox_0'), pipeline.insert_statement('outbox_1')) end)
+        case when p_durable then pipeline.insert_statement('outbox_durable', p_values) else format($f$
+        if v_gate & 3 = 0 then
+            %s
+        elsif v_gate & 3 = 1 then
+            %s
+        end if;$f$, pipeline.insert_statement('outbox_0', p_values), pipeline.insert_statement('outbox_1', p_values)) end)
 $outer$;
 revoke execute on function pipeline.write_statements from public;
 
-create or replace function pipeline.insert_statement(p_table text) returns text
+-- What seldom happens: a pump sleeps; or it is this writer's turn, one in 256, to look at the size of the outbox.
+create or replace function pipeline.ring(p_gate bigint) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_gate & 4 = 0 and not pg_try_advisory_xact_lock_shared(1885697639, 3) then
+        perform pg_notify('pipeline_bell', '');
+    end if;
+    if p_gate & 2 = 0 then
+        perform pipeline.close_if_full(p_gate);
+    end if;
+end
+$$;
+revoke execute on function pipeline.ring from public;
+
+create or replace function pipeline.insert_statement(p_table text, p_values text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-    select format('insert into pipeline.%I (xid, id, watch, op, keys, rows, ms, at, name, payload) values'
-                  ' (v_xid, v_id, v_watch, v_op, v_keys, v_rows, v_ms, clock_timestamp(), v_name, v_payload);', p_table)
+    select format('insert into pipeline.%I (xid, id, at, watch, op, keys, rows, ms, name, payload) values'
+                  ' (pg_current_xact_id(), nextval(''pipeline.outbox_id''), clock_timestamp(), %s);', p_table, p_values)
 $$;
 revoke execute on function pipeline.insert_statement from public;
 
 -- The same for events that are not those of a watched statement.
 do $do$
+declare
+    v_values constant text := 'v_watch, v_op, v_keys, v_rows, v_ms, v_name, v_payload';
 begin
     execute format($f$
         create or replace function pipeline.write_event(
@@ -62,21 +75,22 @@ begin
         set search_path = pg_catalog, pg_temp
         as $body$
         declare
-            v_xid xid8;
             v_gate bigint;
-            v_id bigint;
         begin
+            -- the id before the gate: whoever may write into the tables of the last turn has an id that the turn's end
+            -- saw in progress (see pipeline.rotate); a watched statement has got one by writing its rows
+            perform pg_current_xact_id();
             if v_durable then %s
             else %s
             end if;
         end
-        $body$ $f$, pipeline.write_statements(true), pipeline.write_statements(false));
+        $body$ $f$, pipeline.write_statements(true, v_values), pipeline.write_statements(false, v_values));
 end
 $do$;
 revoke execute on function pipeline.write_event from public;
 
 -- Closes the outbox when nobody has read it for too long: from then on writers write nothing, and the pump tells
--- everybody to forget everything. Asked once in 256 events; a stat() call each time.
+-- everybody to forget everything. A stat() call.
 create or replace function pipeline.close_if_full(p_gate bigint) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -41,6 +41,13 @@ declare
     v_new constant text := pipeline.key_expression('n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
+    v_checks constant text := $c$
+                        if v_rows = 0 then
+                            return null;
+                        end if;
+                        if cardinality(v_keys) > 256 then
+                            v_keys := null;
+                        end if;$c$;
     v_keys text;
 begin
     if p_op = 'update' and p_watch.columns is not null then
@@ -55,10 +62,10 @@ begin
             ' case when r.n > 10000 then r.n else (select ((count(*) + 1) / 2)::int from d) end,'
             ' case when r.n <= 10000 then (select array_agg(k) from (select distinct k from d'
             ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
-            v_keys, v_count);
+            v_keys, v_count) || v_checks;
     end if;
     if cardinality(p_watch.keys) = 0 then
-        return format('select r.n into v_rows from (%s) r;', v_count);
+        return format('select r.n into v_rows from (%s) r;', v_count) || v_checks;
     end if;
     v_keys := case p_op
         when 'insert' then format('select %s as k from new_rows n', v_new)
@@ -68,7 +75,7 @@ begin
     return format(
         'select r.n, case when r.n <= 10000 then (select array_agg(k) from (select distinct k from (%s) d'
         ' where k is not null limit 257) u) end into v_rows, v_keys from (%s) r;',
-        v_keys, v_count);
+        v_keys, v_count) || v_checks;
 end
 $$;
 revoke execute on function pipeline.scan_statement from public;
@@ -82,9 +89,14 @@ as $$
     select case
         when cardinality(p_watch.keys) = 0 or (p_op = 'update' and p_watch.columns is not null) then
             pipeline.scan_statement(p_watch, p_op)
-        when p_op = 'insert' then format('select %s into strict v_key from new_rows n;', v_new)
-        when p_op = 'delete' then format('select %s into strict v_key from old_rows o;', v_old)
-        else format('select %s, %s into strict v_key, v_other from old_rows o, new_rows n;', v_old, v_new)
+        when p_op = 'update' then format(
+            'select case when o.k = n.k then array[o.k] else nullif(array_remove(array[o.k, n.k], null), %L) end'
+            ' into strict v_keys from (select %s as k from old_rows o) o, (select %s as k from new_rows n) n;',
+            '{}', v_old, v_new)
+        else format(
+            'select case when r.k is not null then array[r.k] end into strict v_keys from (select %s as k from %s) r;',
+            case p_op when 'insert' then v_new else v_old end,
+            case p_op when 'insert' then 'new_rows n' else 'old_rows o' end)
     end
     from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
 $$;
@@ -138,35 +150,21 @@ begin
             language plpgsql security definer set search_path = pg_catalog, pg_temp %3$s
             as $body$
             declare
-                v_watch constant int := %1$s;
-                v_op constant "char" := %6$L;
-                v_name constant text := null;
-                v_payload constant text := null;
-                v_rows int := 1;
+                v_rows int;
                 v_keys text[];
-                v_key text;
-                v_other text;
                 v_ms real;
                 v_stack text[];
-                v_xid xid8;
                 v_gate bigint;
-                v_id bigint;
             begin
                 %4$s
                 begin
                     %5$s
-                    if v_key is not null then
-                        v_keys := array[v_key];
-                        if v_other <> v_key then
-                            v_keys := array[v_key, v_other];
-                        end if;
-                    end if;
                 exception
                     when no_data_found then
-                        v_rows := 0;
+                        return null;
                     when too_many_rows then
                         begin
-                            %7$s
+                            %6$s
                         exception when others then
                             v_rows := 1;
                             v_keys := null;
@@ -175,13 +173,7 @@ begin
                         v_rows := 1;
                         v_keys := null;
                 end;
-                if v_rows = 0 then
-                    return null;
-                end if;
-                if cardinality(v_keys) > 256 then
-                    v_keys := null;
-                end if;
-                %8$s
+                %7$s
                 return null;
             end
             $body$ $f$,
@@ -192,8 +184,9 @@ begin
                     v_ms := 1000 * (extract(epoch from clock_timestamp()) - v_stack[cardinality(v_stack)]::numeric);
                     perform set_config(%1$L, array_to_string(v_stack[:cardinality(v_stack) - 1], ','), true);
                 end if;$t$, v_clock) else '' end,
-            pipeline.first_statement(p_watch, v_op), left(v_op, 1), pipeline.scan_statement(p_watch, v_op),
-            pipeline.write_statements(p_watch.durable));
+            pipeline.first_statement(p_watch, v_op), pipeline.scan_statement(p_watch, v_op),
+            pipeline.write_statements(
+                p_watch.durable, format('%s, %L, v_keys, coalesce(v_rows, 1), v_ms, null, null', p_watch.id, left(v_op, 1))));
     end loop;
     execute format($f$
         create or replace function pipeline.watch_%1$s_truncate() returns trigger

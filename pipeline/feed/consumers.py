@@ -26,7 +26,7 @@ from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
 STANDBY_SECONDS = 0.3
-IN_MEMORY = 1_000  # batches
+IN_MEMORY = 200  # batches, of some 300 events each
 AT_ONCE = 100  # batches that a consumer is given in one call
 DURABLE_AT_ONCE = 1_000  # events
 SAVE_SECONDS = 1.0
