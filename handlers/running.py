@@ -113,7 +113,10 @@ def _failed(job: Job, task: Task | None, error: BaseException, began: float, rng
         )
         return Outcome(job, "fail", error=text, began=began, ms=ms)
     delay = (task.backoff if task else Backoff()).delay(job.attempt, rng)
-    log.info("a job will be retried", job=job.id, task=job.task, attempt=job.attempt, seconds=round(delay, 1))
+    log.info(
+        "a job will be retried",
+        job=job.id, task=job.task, attempt=job.attempt, seconds=round(delay, 1), error=text.partition("\n")[0],
+    )  # fmt: skip
     return Outcome(job, "retry", error=text, delay=delay, began=began, ms=ms)
 
 

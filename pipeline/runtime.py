@@ -115,7 +115,7 @@ class Supervisor:
             raise self._failure
 
     async def stop(self) -> None:
-        """Drain: stop the services in reverse order; what takes too long is cancelled, and the next one is asked."""
+        """Drain: stop the services in reverse order; what takes too long is cancelled, the next one asked."""
         self.draining = True
         self._stopping.set()
         loop = asyncio.get_running_loop()

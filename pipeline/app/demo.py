@@ -25,11 +25,12 @@ from pipeline.app.demo_screen import Screen
 from pipeline.app.demo_traffic import TASK, LockHolder, prepare, receipt
 from pipeline.config import Config
 from pipeline.db.migrate import migrate
-from pipeline.embedded import EmbeddedServer, default_home
+from pipeline.embedded import EmbeddedServer, default_home, remove_abandoned
 from pipeline.errors import PgreflexError
 from pipeline.registry import Registry
 
 DATABASE = "demo"
+HOME_PREFIX = "demo-"  # of the homes that go when the demo ends
 END_SECONDS = 5.0  # for a child process before it is killed
 RATE = 40  # pgbench transactions a second: gentle, and enough for percentiles
 SCALE = 5  # 500,000 accounts, 5 branches
@@ -101,7 +102,8 @@ class Demo:
             base = default_home()
             try:
                 base.mkdir(parents=True, exist_ok=True, mode=0o711)
-                home = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
+                await asyncio.to_thread(remove_abandoned, base, HOME_PREFIX)
+                home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX, dir=base))
             except OSError as error:
                 raise PgreflexError(
                     f"the demo cannot keep its data below {base}: {error.strerror}",

@@ -87,7 +87,7 @@ def _figures(status: Status) -> Table:
     delivery = feed.write_to_delivery if feed else Quantiles()
     rows = (
         ("feed", f"{number(feed.events_per_second if feed else None, 0)} events/s",
-         f"write to invalidation  p50 {milliseconds(delivery.p50)}  p99 {milliseconds(delivery.p99)}"),
+         f"write to delivery  p50 {milliseconds(delivery.p50)}  p99 {milliseconds(delivery.p99)}"),
         ("cache", f"{percent(cache.hit_ratio if cache else None)} hits",
          f"{number(cache.entries if cache else None, 0)} entries, "
          f"{number(cache.invalidations_total if cache else None, 0)} invalidated"),

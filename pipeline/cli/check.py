@@ -72,8 +72,8 @@ def _print(session: Session, loaded: Loaded, findings: list[Finding]) -> None:
     for finding in findings:
         out.print(f"{finding.level:8}", style=STYLES[finding.level], end=" ")
         out.print(f"{finding.subject:{width}}  {finding.detail}", markup=False, soft_wrap=True)
-        if finding.hint:
-            out.print(f"{'':{width + 11}}{finding.hint}", style="dim", markup=False, soft_wrap=True)
+        for line in finding.hint.splitlines():
+            out.print(f"{'':{width + 11}}{line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _print_json(session: Session, loaded: Loaded, findings: list[Finding]) -> None:

@@ -92,7 +92,7 @@ def lines(told: Status) -> list[str]:
         text.append(f"  {'ok ' if service.ok else 'BAD'} {service.name:16} {service.detail}{restarts}".rstrip())
     if (feed := told.feed) is not None:
         state = "connected" if feed.connected else "not connected"
-        text.append(f"feed    {state}, {feed.events_total} events, {len(feed.watches)} tables watched")
+        text.append(f"feed    {state}, {feed.events_total} events, tables watched: {len(feed.watches)}")
         text.append(f"        write to delivery: {_quantiles(feed.write_to_delivery)}")
         text += [f"        {watch.table}: {watch.problem}" for watch in feed.watches if watch.problem]
     if (cache := told.cache) is not None:

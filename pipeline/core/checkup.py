@@ -144,7 +144,9 @@ def _rights(server: Server) -> Iterator[Finding]:
             "problem",
             "rights",
             f"role {server.role_name} does not own the schema pipeline",
-            "Run pgreflex as the role that migrated, or grant that role to this one.",
+            "Run pgreflex as the role that migrated, or grant that role to this one.\n"
+            "If it only emits, enqueues and reads: "
+            f"grant usage on schema pipeline to {server.role_name}",
         )
     elif server.may_create_schema:
         yield Finding("ok", "rights", "this role may create the schema pipeline")

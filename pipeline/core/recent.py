@@ -23,18 +23,19 @@ class Recent:
         self._samples.append((now, ms))
 
     def quantiles(self, now: float) -> Quantiles:
-        """The percentiles of the window that ends at `now`; all None when nothing happened."""
+        """The percentiles of the samples up to `now`, over the time that they span; all None without any."""
         while self._samples and self._samples[0][0] < now - self.window:
             self._samples.popleft()
         values = sorted(ms for _at, ms in self._samples)
         if not values:
             return Quantiles(window_seconds=self.window)
+        full = len(self._samples) == self._samples.maxlen  # then they reach back less far than the window
         return Quantiles(
             p50=_nearest_rank(values, 0.50),
             p95=_nearest_rank(values, 0.95),
             p99=_nearest_rank(values, 0.99),
             count=len(values),
-            window_seconds=self.window,
+            window_seconds=now - self._samples[0][0] if full else self.window,
         )
 
 

@@ -162,7 +162,6 @@ _DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClient
 _NO_LOGIN = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
 )
 _GONE = (
     asyncpg.PostgresConnectionError,
@@ -183,6 +182,8 @@ def translate(error: BaseException) -> PgreflexError:
     text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
     if isinstance(error, PgreflexError):
         return error
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return LoginFailed(f"Postgres refused the login: {text}", hint="Create it, or name another database.")
     if isinstance(error, _NO_LOGIN):
         return LoginFailed(f"Postgres refused the login: {text}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

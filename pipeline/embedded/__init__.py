@@ -16,7 +16,7 @@ is made for this server and goes with it. TCP is off unless a port is given, and
 
 from __future__ import annotations
 
-from pipeline.embedded.cluster import default_home
+from pipeline.embedded.cluster import default_home, remove_abandoned
 from pipeline.embedded.server import EmbeddedServer
 
-__all__ = ["EmbeddedServer", "default_home"]
+__all__ = ["EmbeddedServer", "default_home", "remove_abandoned"]

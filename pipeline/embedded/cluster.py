@@ -35,6 +35,7 @@ from pipeline.embedded.guard import private, release
 from pipeline.errors import Busy, EmbeddedServerError
 
 BUSY_PATIENCE = 10.0  # seconds; a predecessor's fast shutdown writes a checkpoint first
+FRESH_SECONDS = 60.0  # a temporary home younger than this may not have been locked yet
 _LOG_LIMIT = 10 * 1024 * 1024  # bytes
 _LOG_TAIL = 64 * 1024  # bytes
 _LONGEST_SOCKET = 103  # bytes; sun_path less its end: 107 on Linux, 103 on macOS
@@ -97,6 +98,21 @@ def claim(home: Path, data: Path) -> int:
                 hint=f"Stop it first (kill -INT {holder})." if holder else "Try again.",
             )
         time.sleep(0.1)
+
+
+def remove_abandoned(base: Path, prefix: str) -> None:
+    """Remove the temporary homes below `base` whose owner was killed: old enough, unlocked, without a server."""
+    for home in base.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - home.stat().st_mtime < FRESH_SECONDS:
+                continue
+            descriptor = private(os.open(home, os.O_RDONLY | os.O_DIRECTORY))
+            try:
+                holder = _pid_in(home / "data")
+                if _lock(descriptor) and (holder is None or not _is_server(holder, home / "data")):
+                    shutil.rmtree(home, ignore_errors=True)
+            finally:
+                release(descriptor)
 
 
 def ensure_data(data: Path, account: Account, binaries: Binaries, *, durable: bool) -> None:

@@ -184,6 +184,7 @@ async def test_a_role_without_rights_is_told_which_it_lacks(
     role = await new_role()
     _, found = await checked(cli, "-d", as_role(dsn, role))
     assert "does not own the schema pipeline" in found["rights"]["detail"]
+    assert found["rights"]["hint"].endswith(f"grant usage on schema pipeline to {role}")
     _, found = await checked(cli, "-d", as_role(empty_dsn, role))
     assert found["rights"]["hint"].startswith("grant create on database")
 

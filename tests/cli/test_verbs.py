@@ -202,7 +202,7 @@ async def test_status_tells_what_the_daemon_does(cli: Cli, daemon: Daemon) -> No
         f"pgreflex {__version__}  db1-17  ready  since 2023-11-14 22:13:20 UTC",
         "  ok  feed             leading  2 restarts",
         "  BAD jobs             no lease",
-        "feed    connected, 12 events, 0 tables watched",
+        "feed    connected, 12 events, tables watched: 0",
         "        write to delivery: unknown",
         "cache   3 entries, 400 bytes, hit ratio unknown",
         "jobs    9 finished, 0 failed",

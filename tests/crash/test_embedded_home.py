@@ -490,3 +490,16 @@ def test_every_program_that_the_tools_need_is_there(home: Path) -> None:
         "pg_dump",
     }
     assert shutil.which(server.bin("psql")) is not None
+
+
+def test_abandoned_homes_are_removed_but_neither_fresh_nor_served_nor_other_ones(home: Path) -> None:
+    base = home / "base"
+    for name in ("demo-abandoned", "demo-fresh", "mine"):
+        (base / name / "data").mkdir(parents=True)
+    with EmbeddedServer(base / "demo-served", settings=FAST) as server:
+        base.chmod(0o711)
+        for name in ("demo-abandoned", "demo-served", "mine"):
+            os.utime(base / name, (0, 0))
+        cluster.remove_abandoned(base, "demo-")
+        assert sorted(child.name for child in base.iterdir()) == ["demo-fresh", "demo-served", "mine"]
+        assert ask(server, "select 1") == "1"

@@ -28,6 +28,16 @@ def test_the_percentiles_of_one_sample_are_that_sample() -> None:
     assert recent.quantiles(1.0) == Quantiles(p50=7.0, p95=7.0, p99=7.0, count=1, window_seconds=60.0)
 
 
+def test_a_full_memory_names_the_time_that_its_samples_span() -> None:
+    recent = Recent(60)
+    for n in range(MOST_SAMPLES + 1000):
+        recent.add(1.0, now=n / 100)
+    newest = (MOST_SAMPLES + 999) / 100
+    found = recent.quantiles(newest)
+    assert found.count == MOST_SAMPLES
+    assert found.window_seconds == pytest.approx((MOST_SAMPLES - 1) / 100)
+
+
 def test_percentiles_are_samples_and_do_not_depend_on_the_order() -> None:
     upwards, downwards = Recent(), Recent()
     for ms in range(1, 1001):
