@@ -414,8 +414,8 @@ begin
                                              v_durable => %5$L);
                 return null;
             end
-            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),
-            pipeline.key_expression('o', p_watch.keys), p_watch.durable);
+            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression(p_watch.relation, 'n', p_watch.keys),
+            pipeline.key_expression(p_watch.relation, 'o', p_watch.keys), p_watch.durable);
     end if;
     for v_op in select unnest(array['insert', 'update', 'delete', 'truncate']
                               || case when p_watch.timing then array['begin'] else '{}' end
@@ -664,7 +664,7 @@ end
 $$;
 
 CREATE FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select case
@@ -679,7 +679,8 @@ CREATE FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) RETU
             case p_op when 'insert' then v_new else v_old end,
             case p_op when 'insert' then 'new_rows n' else 'old_rows o' end)
     end
-    from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
+    from (select pipeline.key_expression(p_watch.relation, 'o', p_watch.keys),
+                 pipeline.key_expression(p_watch.relation, 'n', p_watch.keys)) e(v_old, v_new)
 $$;
 
 CREATE FUNCTION pipeline.follow_ddl() RETURNS event_trigger
@@ -765,15 +766,15 @@ CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
           and not 'extra_float_digits=1' = any (proconfig))
 $$;
 
-CREATE FUNCTION pipeline.key_expression(p_alias text, p_columns text[]) RETURNS text
-    LANGUAGE sql IMMUTABLE
+CREATE FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) RETURNS text
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     -- a join by comma is ambiguous for texts with commas; two keys that look alike are both invalidated
     select case cardinality(p_columns)
         when 0 then 'null::text'
-        when 1 then format('%s.%I::text', p_alias, p_columns[1])
-        else (select 'concat_ws('','', ' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')'
+        when 1 then pipeline.text_expression(p_relation, p_alias, p_columns[1])
+        else (select 'concat_ws('','', ' || string_agg(pipeline.text_expression(p_relation, p_alias, c), ', ' order by n) || ')'
               from unnest(p_columns) with ordinality u(c, n))
     end
 $$;
@@ -1184,10 +1185,18 @@ begin
                      and saved_at > clock_timestamp() - interval '10 minutes') then
         return false;
     end if;
-    perform set_config('lock_timeout', '100ms', true);
+    -- the last word: with the tables locked, nothing in them may be unread; whoever reads them is not waited for
     if v_gate & 1 = 0 then
+        lock table pipeline.outbox_1, pipeline.ring_1 in access exclusive mode nowait;
+        if exists (select from pipeline.outbox_1 where not pg_visible_in_snapshot(xid, p_position)) then
+            return false;
+        end if;
         truncate pipeline.outbox_1, pipeline.ring_1;
     else
+        lock table pipeline.outbox_0, pipeline.ring_0 in access exclusive mode nowait;
+        if exists (select from pipeline.outbox_0 where not pg_visible_in_snapshot(xid, p_position)) then
+            return false;
+        end if;
         truncate pipeline.outbox_0, pipeline.ring_0;
     end if;
     -- unknown until pipeline.finish_turn has set it; setval is not undone by a rollback, so it has a transaction of its own
@@ -1204,17 +1213,18 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select coalesce('row(' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')::text', '''''')
+    -- the text of a row calls the output functions of its columns
+    select coalesce('row(' || string_agg(format('%s.%I', p_alias, c), ', ' order by n) || ')::text', '''''')
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
 CREATE FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    v_old constant text := pipeline.key_expression('o', p_watch.keys);
-    v_new constant text := pipeline.key_expression('n', p_watch.keys);
+    v_old constant text := pipeline.key_expression(p_watch.relation, 'o', p_watch.keys);
+    v_new constant text := pipeline.key_expression(p_watch.relation, 'n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
     v_checks constant text := $c$
@@ -1333,6 +1343,21 @@ begin
     return v_term;
 end
 $$;
+
+CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    select coalesce((
+        select case
+            when a.atttypid = any (array['bool', 'inet', 'cidr', 'bpchar']::regtype[]) then
+                format('case when pg_typeof(%1$s) = %2$L::regtype then %1$s::text else concat(%1$s) end', x, a.atttypid::regtype)
+            when a.attnotnull then format('concat(%s)', x)
+        end
+        from pg_attribute a where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped
+    ), format('case when %1$s is not null then concat(%1$s) end', x))
+    from (select format('%s.%I', p_alias, p_column)) e(x)
+$_$;
 
 CREATE FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) RETURNS TABLE(suffix text, definition text, mode text)
     LANGUAGE sql STABLE
@@ -2414,7 +2439,7 @@ REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text, p_values text) FR
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.key_expression(p_alias text, p_columns text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) FROM PUBLIC;
 
@@ -2451,6 +2476,8 @@ REVOKE ALL ON FUNCTION pipeline.start_alert_rule() FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.tag_of(p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.take_over() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
 

@@ -3,19 +3,38 @@
 -- For watch 7 these are pipeline.watch_7_insert, _update, _delete, _truncate, and where asked for _begin (timing)
 -- and _replicated (rows applied by logical replication, where statement triggers do not fire).
 --
--- Cost a statement, measured by `make bench-feed`: one scan of the transition table, one call of write_event.
+-- Cost a statement, measured by `make bench-feed`: one scan of the transition table and what pipeline.write_statements says.
 -- The scan stands in a block of its own that catches everything: if a key column was renamed, the event names the
 -- whole table and the user's write goes through. The block writes nothing, so it takes no transaction id.
 
-create or replace function pipeline.key_expression(p_alias text, p_columns text[]) returns text
-language sql immutable
+-- The text of a column. It must call nothing but the type's own output function, for it runs with the rights of this
+-- schema's owner: `::text` would call a cast that the owner of the type can make, and fill with what he likes. The types
+-- whose cast reads otherwise than their output are cast as long as the column still has that type.
+create or replace function pipeline.text_expression(p_relation oid, p_alias text, p_column text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce((
+        select case
+            when a.atttypid = any (array['bool', 'inet', 'cidr', 'bpchar']::regtype[]) then
+                format('case when pg_typeof(%1$s) = %2$L::regtype then %1$s::text else concat(%1$s) end', x, a.atttypid::regtype)
+            when a.attnotnull then format('concat(%s)', x)
+        end
+        from pg_attribute a where a.attrelid = p_relation and a.attname = p_column and not a.attisdropped
+    ), format('case when %1$s is not null then concat(%1$s) end', x))
+    from (select format('%s.%I', p_alias, p_column)) e(x)
+$$;
+revoke execute on function pipeline.text_expression from public;
+
+create or replace function pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) returns text
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     -- a join by comma is ambiguous for texts with commas; two keys that look alike are both invalidated
     select case cardinality(p_columns)
         when 0 then 'null::text'
-        when 1 then format('%s.%I::text', p_alias, p_columns[1])
-        else (select 'concat_ws('','', ' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')'
+        when 1 then pipeline.text_expression(p_relation, p_alias, p_columns[1])
+        else (select 'concat_ws('','', ' || string_agg(pipeline.text_expression(p_relation, p_alias, c), ', ' order by n) || ')'
               from unnest(p_columns) with ordinality u(c, n))
     end
 $$;
@@ -25,7 +44,8 @@ create or replace function pipeline.row_expression(p_alias text, p_columns text[
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce('row(' || string_agg(format('%s.%I::text', p_alias, c), ', ' order by n) || ')::text', '''''')
+    -- the text of a row calls the output functions of its columns
+    select coalesce('row(' || string_agg(format('%s.%I', p_alias, c), ', ' order by n) || ')::text', '''''')
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 revoke execute on function pipeline.row_expression from public;
@@ -33,12 +53,12 @@ revoke execute on function pipeline.row_expression from public;
 -- The expression of all keys, and the statement that counts rows and gathers keys where there may be many. More than
 -- 10,000 rows are not looked through, more than 256 keys not named: both mean the whole table.
 create or replace function pipeline.scan_statement(p_watch pipeline.watch, p_op text) returns text
-language plpgsql immutable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_old constant text := pipeline.key_expression('o', p_watch.keys);
-    v_new constant text := pipeline.key_expression('n', p_watch.keys);
+    v_old constant text := pipeline.key_expression(p_watch.relation, 'o', p_watch.keys);
+    v_new constant text := pipeline.key_expression(p_watch.relation, 'n', p_watch.keys);
     v_count constant text := 'select count(*)::int as n from '
         || case p_op when 'delete' then 'old_rows' else 'new_rows' end;
     v_checks constant text := $c$
@@ -83,7 +103,7 @@ revoke execute on function pipeline.scan_statement from public;
 -- The statement that is tried first: it reads the keys of the one row that most statements change, and fails for none
 -- or several. A plain scan of a transition table costs a quarter of one that aggregates.
 create or replace function pipeline.first_statement(p_watch pipeline.watch, p_op text) returns text
-language sql immutable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select case
@@ -98,7 +118,8 @@ as $$
             case p_op when 'insert' then v_new else v_old end,
             case p_op when 'insert' then 'new_rows n' else 'old_rows o' end)
     end
-    from (select pipeline.key_expression('o', p_watch.keys), pipeline.key_expression('n', p_watch.keys)) e(v_old, v_new)
+    from (select pipeline.key_expression(p_watch.relation, 'o', p_watch.keys),
+                 pipeline.key_expression(p_watch.relation, 'n', p_watch.keys)) e(v_old, v_new)
 $$;
 revoke execute on function pipeline.first_statement from public;
 
@@ -220,8 +241,8 @@ begin
                                              v_durable => %5$L);
                 return null;
             end
-            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression('n', p_watch.keys),
-            pipeline.key_expression('o', p_watch.keys), p_watch.durable);
+            $body$ $f$, p_watch.id, v_pinned, pipeline.key_expression(p_watch.relation, 'n', p_watch.keys),
+            pipeline.key_expression(p_watch.relation, 'o', p_watch.keys), p_watch.durable);
     end if;
     for v_op in select unnest(array['insert', 'update', 'delete', 'truncate']
                               || case when p_watch.timing then array['begin'] else '{}' end

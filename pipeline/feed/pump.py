@@ -79,6 +79,8 @@ class Pump:
         self._term = 0
         self._flush_until = 0
         self._last_round = 0.0
+        self._reading_since = 0.0
+        self._seen_at = 0.0
 
     async def start(self) -> None:
         await self.session.open_and_listen(self.bell.ring)
@@ -163,6 +165,7 @@ class Pump:
     async def _round(self) -> int:
         """Read and broadcast everything up to now; returns how many events there were."""
         self.bell.rung.clear()
+        self._seen_at, self._reading_since = self._reading_since, time.monotonic()
         reading = await self.session.read(self.position, None, (0, 0), READ_LIMIT)
         total, upto = 0, reading.upto
         await self._flush_if_full(reading)
@@ -182,7 +185,9 @@ class Pump:
         read_at = time.monotonic()
         at = None if position is None else sendable(position)
         parcels = pack(reading.lines, epoch=self._epoch, after=self.seq, position=at)
-        self._note_sent(parcels, reading.ages_ms, read_at)
+        # what an earlier round did not see had not been committed then: an older event waited for its own writer
+        longest = (read_at - self._seen_at) * 1000
+        self._note_sent(parcels, [min(age, longest) for age in reading.ages_ms], read_at)
         await self._send(parcels, position)
         self.events_total += len(reading.lines)
 

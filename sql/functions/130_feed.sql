@@ -158,10 +158,18 @@ begin
                      and saved_at > clock_timestamp() - interval '10 minutes') then
         return false;
     end if;
-    perform set_config('lock_timeout', '100ms', true);
+    -- the last word: with the tables locked, nothing in them may be unread; whoever reads them is not waited for
     if v_gate & 1 = 0 then
+        lock table pipeline.outbox_1, pipeline.ring_1 in access exclusive mode nowait;
+        if exists (select from pipeline.outbox_1 where not pg_visible_in_snapshot(xid, p_position)) then
+            return false;
+        end if;
         truncate pipeline.outbox_1, pipeline.ring_1;
     else
+        lock table pipeline.outbox_0, pipeline.ring_0 in access exclusive mode nowait;
+        if exists (select from pipeline.outbox_0 where not pg_visible_in_snapshot(xid, p_position)) then
+            return false;
+        end if;
         truncate pipeline.outbox_0, pipeline.ring_0;
     end if;
     -- unknown until pipeline.finish_turn has set it; setval is not undone by a rollback, so it has a transaction of its own

@@ -95,4 +95,4 @@ create table pipeline.consumer (
     saved_at timestamptz not null
 );
 
-insert into pipeline.setting (name, value) values ('outbox_max_bytes', '134217728');
+insert into pipeline.setting (name, value) values ('outbox_max_bytes', '1073741824');
