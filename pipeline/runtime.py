@@ -74,8 +74,7 @@ class ServiceState(msgspec.Struct):
 class Supervisor:
     """Runs services until told to stop; restarts those that fail.
 
-    drain_timeout: seconds that the services together may take to finish on shutdown. fatal: errors that, at the
-    very first start of a service, end `run` instead: nothing would change by trying again.
+    drain_timeout: seconds that the services together may take to finish on shutdown.
     """
 
     def __init__(
@@ -83,15 +82,12 @@ class Supervisor:
         services: Sequence[Service],
         *,
         drain_timeout: float = 20.0,
-        fatal: tuple[type[PgreflexError], ...] = (),
     ) -> None:
         self.states = {service.name: ServiceState(service) for service in services}
         if len(self.states) != len(services):
             raise ValueError("two services have the same name")
         self.drain_timeout = drain_timeout
         self.draining = False
-        self._fatal = fatal
-        self._failure: PgreflexError | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
 
@@ -111,8 +107,6 @@ class Supervisor:
             await self._stopping.wait()
         finally:
             await self.stop()
-        if self._failure is not None:
-            raise self._failure
 
     async def stop(self) -> None:
         """Drain: stop the services in reverse order; what takes too long is cancelled, the next one asked."""
@@ -156,9 +150,6 @@ class Supervisor:
                 await state.service.run()
             except Exception as error:  # any failure of a service means: start it again
                 state.last_error = describe(error)
-                if isinstance(error, self._fatal) and not state.since:
-                    self._failure = error
-                    self.shutdown()
                 if not self._stopping.is_set():
                     log.warning("service failed; restarting", service=name, error=state.last_error)
             finally:

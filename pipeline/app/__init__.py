@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,9 +13,11 @@ __all__ = ["Client", "connect", "main"]
 
 def main() -> None:
     """The command `pgreflex`."""
-    from pipeline.app.programs import AppPrograms  # noqa: PLC0415 - `import pipeline` must stay light
-    from pipeline.cli.program import build  # noqa: PLC0415
-
+    try:
+        from pipeline.app.programs import AppPrograms  # noqa: PLC0415 - `import pipeline` must stay light
+        from pipeline.cli.program import build  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(130)
     build(AppPrograms())()
 
 

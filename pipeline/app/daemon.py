@@ -123,7 +123,7 @@ class Daemon:
     def feed_status(self) -> FeedStatus:
         """The feed as this process sees it; what only the pump knows is unknown on standby."""
         pump, follower, now = self.pump, self.follower, time.monotonic()
-        backlog, full = pump.backlog if pump.leading and pump.backlog else (None, None)
+        backlog = pump.backlog if pump.leading else None
         return FeedStatus(
             connected=follower.up,
             leading=pump.leading,
@@ -136,8 +136,8 @@ class Daemon:
             bells_total=pump.bell.bells_total,
             flushes_total=follower.flushes_total,
             reconnects_total=max(follower.reconnects_total, 0),
-            backlog_bytes=backlog,
-            outbox_full=full,
+            backlog_bytes=None if backlog is None else backlog.bytes,
+            outbox_full=None if backlog is None else backlog.full,
             write_to_delivery=self.delivery.recent.quantiles(now),
             watches=pump.watches if pump.leading else (),
         )

@@ -51,8 +51,13 @@ async def connect(dsn: str | None, *, purpose: str, settings: dict[str, str] | N
             dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings={"application_name": f"pgreflex {purpose}"[:63], **(settings or {})},
+            server_settings={**_named(purpose), **(settings or {})},
         )
+
+
+def _named(purpose: str) -> dict[str, str]:
+    """Whose session it is; and each statement sees what has been committed, whatever the database's default."""
+    return {"application_name": f"pgreflex {purpose}"[:63], "default_transaction_isolation": "read committed"}
 
 
 class Database:
@@ -82,7 +87,7 @@ class Database:
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS,
                 reset=_no_reset,
-                server_settings={"application_name": f"pgreflex {self._purpose}"[:63], **self._settings},
+                server_settings={**_named(self._purpose), **self._settings},
             )
         return self
 

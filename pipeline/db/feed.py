@@ -66,6 +66,14 @@ class Reading(msgspec.Struct, frozen=True):
     last: tuple[int, int]
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """Bytes in the outbox, whether it is full, and how full the server's notification queue is, from 0 to 1."""
+
+    bytes: int
+    full: bool
+    queue_usage: float
+
+
 class Session:
     """One connection of the feed."""
 
@@ -278,10 +286,13 @@ class FeedStore:
             for r in await self._database.fetch("feed/watched")
         )
 
-    async def backlog(self) -> tuple[int, bool]:
-        """Bytes in the outbox, and whether it is full."""
+    async def backlog(self) -> Backlog:
+        """What has piled up."""
         [row] = await self._database.fetch("feed/backlog")
-        return row["bytes"], row["is_full"]
+        return Backlog(row["bytes"], row["is_full"], row["queue_usage"])
+
+    async def silence_bell(self, silent: bool) -> None:
+        await self._database.execute("feed/silence_bell", silent)
 
 
 def _event(row: Record) -> Event:

@@ -127,7 +127,8 @@ class Follower:
         elif batch.seq == batch.previous:
             if batch.seq > self.seq:
                 await self._catch_up()
-            self._beat(batch)
+            if batch.epoch == self.epoch:
+                self._beat(batch)
         elif batch.seq > self.seq:
             if batch.previous == self.seq and not batch.in_ring:
                 self._deliver(batch)

@@ -22,7 +22,7 @@ from pipeline.core.events import Batch, Parcel, encode, pack
 from pipeline.core.snapshot import BEGINNING, Snapshot
 from pipeline.core.status import WatchStatus
 from pipeline.db.connection import Database
-from pipeline.db.feed import BellSession, FeedStore, LeaderSession, Reading
+from pipeline.db.feed import Backlog, BellSession, FeedStore, LeaderSession, Reading
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 from pipeline.feed.doorbell import Doorbell
 from pipeline.runtime import Health
@@ -41,6 +41,8 @@ TURN_BYTES = 16 * 1024 * 1024  # the outbox is turned at this size
 TURN_SECONDS = 60.0  # or at this age
 READ_LIMIT = 5_000  # events a read; with a backlog a round takes several
 MOST_SENT = 500  # batches whose delivery can still be measured
+QUEUE_ALARM = 0.5  # of the notification queue in use; from here on the pump polls and writers never ring
+QUEUE_CALM = 0.25
 LONGEST_POSITION = 4_000  # characters; hundreds of writers at once make a position too long to send
 
 log = structlog.get_logger("pgreflex.pump")
@@ -68,10 +70,11 @@ class Pump:
         self.events_total = 0
         self.batches_total = 0
         self.flushes_total = 0
-        self.backlog: tuple[int, bool] | None = None
+        self.backlog: Backlog | None = None
         self.watches: tuple[WatchStatus, ...] = ()
         self.sent: dict[int, Sent] = {}
         self._two_phase = two_phase
+        self._silent = two_phase
         self._may_lead = True
         self._stopping = asyncio.Event()
         self._epoch = ""
@@ -123,7 +126,8 @@ class Pump:
             raise DatabaseUnavailable("the feed's leader row vanished; the server may be restarting")
         self._epoch, self._lineage, self.seq = standing.epoch, standing.lineage, standing.seq
         self.position, self._flush_until = standing.position, standing.flush_until
-        await self.session.silence_bell(self._two_phase)
+        self._silent = self._two_phase
+        await self.session.silence_bell(self._silent)
         await self.bell.open()
         self.leading = True
         log.info("leading the feed", term=self._term, epoch=self._epoch, seq=self.seq)
@@ -147,7 +151,9 @@ class Pump:
             if found:
                 active = now
                 await self.bell.wake()
-            elif not self._two_phase and now - active > IDLE_SECONDS:
+            elif self._silent:
+                await self.bell.wake()
+            elif now - active > IDLE_SECONDS:
                 self.bell.doze()
             if now - beat >= BEAT_SECONDS:
                 beat = now
@@ -240,9 +246,21 @@ class Pump:
                     log.info("a watched table changed", table=tag, finding=finding)
                 self.watches = await self.store.watched()
                 self.backlog = await self.store.backlog()
+                await self._heed_queue(self.backlog.queue_usage)
             except PgreflexError as error:
                 log.warning("could not look after the watched tables", error=error.message)
             await self._pause(CHECK_SECONDS)
+
+    async def _heed_queue(self, usage: float) -> None:
+        """A listener that is stuck fills the queue, and a writer that rang into a full one would fail."""
+        silent = self._two_phase or usage > (QUEUE_CALM if self._silent else QUEUE_ALARM)
+        if silent != self._silent:
+            await self.store.silence_bell(silent)
+            self._silent = silent
+            log.warning(
+                "writers ring no more, the notification queue fills up" if silent else "writers may ring again",
+                queue_usage=round(usage, 3),
+            )
 
     async def _wait_for_bell(self, seconds: float) -> None:
         try:

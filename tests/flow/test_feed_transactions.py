@@ -122,3 +122,21 @@ async def test_a_prepared_transaction_does_not_keep_a_pump_that_polls_from_anyth
         locks += " and database = (select oid from pg_database where datname = current_database())"
         assert await feed.sql.fetchval(locks) == 0
         await feed.run(f"rollback prepared '{name}'")
+
+
+async def test_while_the_notification_queue_fills_up_writers_ring_no_more_and_are_still_heard(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await feed.watch("create table item (id int primary key)", "'item'")
+    await feed.pump._heed_queue(0.6)
+    assert await feed.sql.fetchval("select last_value & 4 from pipeline.gate") == 4
+    rung = feed.pump.bell.bells_total
+    for key in range(3):
+        [event] = await feed.told(f"insert into item values ({key})")
+        assert event.keys == (str(key),)
+    assert feed.pump.bell.bells_total == rung
+    await feed.pump._heed_queue(0.3)  # not calm yet
+    assert await feed.sql.fetchval("select last_value & 4 from pipeline.gate") == 4
+    await feed.pump._heed_queue(0.1)
+    assert await feed.sql.fetchval("select last_value & 4 from pipeline.gate") == 0
+    await eventually(lambda: feed.pump.bell.asleep, why="the pump falling asleep again")

@@ -204,43 +204,6 @@ async def test_a_failure_is_logged_with_its_code(notes: list[str]) -> None:
     assert line["error"] == f"no such role ({LoginFailed.code})"
 
 
-async def test_a_fatal_error_at_the_first_start_ends_everything(notes: list[str]) -> None:
-    async def refuse(_nth: int) -> None:
-        raise LoginFailed("no such role")
-
-    supervisor = Supervisor([Scripted("a", notes), Scripted("b", notes, start=refuse)], fatal=(LoginFailed,))
-    with pytest.raises(LoginFailed, match="no such role"):
-        await in_time(supervisor.run())
-    assert notes[-2:] == ["a is asked", "a ends"]
-    assert supervisor.states["b"].restarts == 0
-
-
-async def test_a_fatal_error_after_a_first_start_is_one_like_any_other(
-    notes: list[str], pauses: list[float]
-) -> None:
-    async def fail_once(nth: int) -> None:
-        if nth == 1:
-            raise OSError("connection lost")
-        await for_ever()
-
-    async def refuse_twice(nth: int) -> None:
-        if nth in (2, 3):
-            raise LoginFailed("the password changes")
-
-    service = Scripted("a", notes, start=refuse_twice, run=fail_once)
-    supervisor = Supervisor([service], fatal=(LoginFailed,), drain_timeout=0.01)
-    with capture_logs() as logs:
-        run = asyncio.ensure_future(supervisor.run())
-        await eventually(lambda: service.starts == 4)
-        supervisor.shutdown()
-        await in_time(run)
-    said = [line["error"] for line in logs if line["event"] == "service failed; restarting"]
-    assert [text.partition(" (")[0] for text in said] == [
-        "OSError: connection lost",
-        *["the password changes"] * 2,
-    ]
-
-
 async def test_a_service_that_does_not_end_is_cancelled_and_the_others_are_still_asked(notes: list[str]) -> None:
     supervisor = Supervisor([Scripted("a", notes), Scripted("b", notes, run=for_ever)], drain_timeout=0.05)
     supervisor.start()
