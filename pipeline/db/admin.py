@@ -5,12 +5,15 @@ Owns: the calls. Knows nothing of how the answers are shown; the functions in SQ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from pipeline.db.connection import Database
+from pipeline.errors import NotWatchable, QueryFailed
 
+NOT_WATCHABLE = {"42P01", "42703", "42809", "0A000"}  # no table, no column, not a table, no such feature
 WATCH_SECONDS = 120.0  # a watch waits for long transactions on its table, in short tries
 
 
@@ -36,15 +39,27 @@ async def watch(
 ) -> str:
     """Watch a table; returns its tag. keys None takes the primary key.
 
-    Raises QueryFailed, PermissionMissing, NotInstalled, Busy, with the database's own explanation.
+    Raises NotWatchable, PermissionMissing, NotInstalled, Busy, with the database's own explanation.
     """
-    tag = await db.fetchval("admin/watch", relation, keys, columns, timing, durable, timeout=WATCH_SECONDS)
+    with _explained():
+        tag = await db.fetchval("admin/watch", relation, keys, columns, timing, durable, timeout=WATCH_SECONDS)
     return str(tag)
 
 
 async def unwatch(db: Database, relation: str) -> bool:
     """Stop watching a table; False if it was not watched. Raises as `watch` does."""
-    return bool(await db.fetchval("admin/unwatch", relation, timeout=WATCH_SECONDS))
+    with _explained():
+        return bool(await db.fetchval("admin/unwatch", relation, timeout=WATCH_SECONDS))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except QueryFailed as error:
+        if error.sqlstate in NOT_WATCHABLE:
+            raise NotWatchable(error.message, hint=error.hint) from error
+        raise
 
 
 async def watched(db: Database) -> list[Watched]:

@@ -58,8 +58,8 @@ async def test_a_signal_drains_the_daemon(start: Start, how: signal.Signals) -> 
     daemon = await start("run", "--port", "0")
     assert daemon.stderr is not None
     async with asyncio.timeout(30):
-        while b"leading the feed" not in await daemon.stderr.readline():
-            pass
+        while b"leading the feed" not in (line := await daemon.stderr.readline()):
+            assert line, "the daemon ended before it led the feed"
         daemon.send_signal(how)
         _out, err = await daemon.communicate()
     assert (daemon.returncode, b"Traceback" in err) == (0, False)

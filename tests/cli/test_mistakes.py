@@ -88,6 +88,21 @@ async def test_a_table_that_does_not_exist(cli: Cli, dsn: str) -> None:
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("made", "arguments", "said"),
+    [
+        ("create view v as select 1 as id", ("v",), "is a view"),
+        ("create materialized view m as select 1 as id", ("m",), "is a materialized view"),
+        ("create table t (id int)", ("t", "--keys", "nokey"), "has no column nokey"),
+    ],
+)
+async def test_what_cannot_be_watched_is_named(
+    cli: Cli, dsn: str, sql: asyncpg.Connection, made: str, arguments: tuple[str, ...], said: str
+) -> None:
+    await sql.execute(made)
+    assert_explained(await cli("watch", *arguments, "-d", dsn), 1, "not-watchable", said)
+
+
 async def test_a_setting_that_does_not_exist_names_the_nearest_and_the_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "pgreflex.toml").write_text("[http]\n\nprot = 1\n")
     result = await cli("check")
