@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import asyncpg
+import psutil
 import pytest
 
 from tests.cli.conftest import clean_environment
@@ -56,10 +58,63 @@ async def test_a_port_that_is_taken_ends_the_program_with_an_explanation(start: 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_drains_the_daemon(start: Start, how: signal.Signals) -> None:
     daemon = await start("run", "--port", "0")
-    assert daemon.stderr is not None
+    await read_until(daemon.stderr, b"leading the feed", 30)
     async with asyncio.timeout(30):
-        while b"leading the feed" not in (line := await daemon.stderr.readline()):
-            assert line, "the daemon ended before it led the feed"
         daemon.send_signal(how)
         _out, err = await daemon.communicate()
     assert (daemon.returncode, b"Traceback" in err) == (0, False)
+
+
+async def read_until(stream: asyncio.StreamReader | None, text: bytes, seconds: float) -> bytes:
+    """What the program says up to the line that holds `text`. Fails when it ends before, or is too late."""
+    assert stream is not None
+    said = b""
+    async with asyncio.timeout(seconds):
+        while text not in said:
+            line = await stream.readline()
+            assert line, f"the program ended before it said {text!r}: {said.decode()}"
+            said += line
+    return said
+
+
+async def test_a_second_ctrl_c_leaves_at_once_though_a_job_still_runs(
+    start: Start, dsn: str, sql: asyncpg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio, pipeline\n\n"
+        "@pipeline.task(name='slow')\n"
+        "async def slow(job):\n    print('the job runs', flush=True)\n    await asyncio.sleep(60)\n"
+    )
+    daemon = await start("run", "--port", "0", "--import", "slow")
+    await read_until(daemon.stderr, b"leading the feed", 30)
+    await sql.execute("select pipeline.enqueue('slow')")
+    await read_until(daemon.stdout, b"the job runs", 30)
+    daemon.send_signal(signal.SIGINT)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await daemon.wait()  # it drains, and the job takes a minute
+    daemon.send_signal(signal.SIGINT)
+    async with asyncio.timeout(5):
+        await daemon.wait()
+    assert daemon.returncode == 130
+
+
+@pytest.mark.slow
+async def test_the_demo_shows_a_whole_round_and_leaves_no_process_behind(start: Start) -> None:
+    demo = await start("demo", "--plain", "--port", "0")
+    await read_until(demo.stdout, b"ready after", 60)
+    family = psutil.Process(demo.pid).children(recursive=True)
+    names = {name for one in family for name in one.cmdline()[:3]}
+    assert any(name.endswith("/pgbench") for name in names)
+    assert "pipeline.app.demo_reader" in names
+    await read_until(demo.stderr, b"alert firing", 60)
+    told = await read_until(demo.stdout, b"slow updates firing", 30)
+    await read_until(demo.stderr, b"alert resolved", 60)
+    last = told.splitlines()[-1].decode()
+    assert not any(f"{figure} –" in last for figure in ("events/s", "delivery p99", "cache hits", "jobs done"))
+    family = psutil.Process(demo.pid).children(recursive=True)
+    demo.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        _out, err = await demo.communicate()
+    assert (demo.returncode, b"Traceback" in err) == (0, False)
+    assert [one for one in family if one.is_running()] == []
