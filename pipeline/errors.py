@@ -118,3 +118,10 @@ class TaskError(PgreflexError):
     """A task module, a task name or a task's arguments that cannot be used."""
 
     code = "task"
+
+
+class LeaseLost(PgreflexError):
+    """A job that this worker may no longer end: it was cancelled, or given to another worker."""
+
+    code = "lease-lost"
+    default_hint = "Let the task end; whatever it does in the job's transaction is rolled back."

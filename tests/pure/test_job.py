@@ -28,8 +28,12 @@ def test_every_state_that_has_not_ended_can_be_left_and_reached() -> None:
     assert set(TRANSITIONS.values()) == set(get_args(State))
 
 
-def test_only_a_running_job_can_end() -> None:
-    assert {start for (start, _), end in TRANSITIONS.items() if end in ENDED} == {"running"}
+def test_only_a_running_job_can_finish_or_fail() -> None:
+    assert {start for (start, _), end in TRANSITIONS.items() if end in {"finished", "failed"}} == {"running"}
+
+
+def test_a_running_job_does_not_expire() -> None:
+    assert {start for (start, step) in TRANSITIONS if step == "expire"} == {"ready", "delayed"}
 
 
 def test_the_last_attempt_knows_that_it_is_the_last() -> None:
