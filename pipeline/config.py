@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -33,6 +34,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline import config_sources as sources
 from pipeline.config_sources import Given
 from pipeline.core.mask import MASK, mask_text, mask_url
+from pipeline.core.seal import key_of
 from pipeline.errors import ConfigError
 
 Secret = Annotated[SecretStr, Field(min_length=1)]
@@ -40,6 +42,14 @@ Token = Annotated[SecretStr, Field(min_length=16)]  # a shorter one can be guess
 Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 _ADDRESSES = ("dsn", "listen_dsn")
 DEFAULT_CONCURRENCY = 10
+
+
+def _key(value: SecretStr) -> SecretStr:
+    key_of(value.get_secret_value())
+    return value
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
 
 
 def _queues(value: Any) -> Any:
@@ -56,6 +66,11 @@ def _queues(value: Any) -> Any:
 def _names(value: Any) -> Any:
     """`shop.tasks,shop.mail` as variables spell it."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> Any:
+    """Keys apart by commas, spaces or lines, as variables and files hold them."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -89,6 +104,12 @@ class Jobs(Section):
         ge=0,
         le=86400,
         description="How long running work may take to finish when the process is told to stop.",
+    )
+    encryption_keys: Annotated[tuple[Key, ...], BeforeValidator(_texts)] = Field(
+        default=(),
+        description="Keys for the arguments of tasks with `encrypt=True`, each 32 bytes in base64 or "
+        "hexadecimal. The first one encrypts, all of them decrypt. In a variable or a file: separated by "
+        "commas or lines.",
     )
 
 
@@ -270,7 +291,7 @@ def shown(key: str, value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}:{number}" for name, number in value.items())
     if isinstance(value, tuple):
-        return ",".join(value) or "none"
+        return ",".join(MASK if isinstance(one, SecretStr) else one for one in value) or "none"
     return mask_text(str(value))
 
 

@@ -120,6 +120,13 @@ class TaskError(PgreflexError):
     code = "task"
 
 
+class KeyMissing(PgreflexError):
+    """Arguments that were encrypted with a key which this process does not have."""
+
+    code = "key-missing"
+    default_hint = "Add that key to jobs.encryption_keys of every process that runs jobs."
+
+
 class LeaseLost(PgreflexError):
     """A job that this worker may no longer end: it was cancelled, or given to another worker."""
 

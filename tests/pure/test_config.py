@@ -279,3 +279,26 @@ def test_every_error_code_has_its_heading_and_every_heading_its_code() -> None:
     told = dict(zip(parts[::2], parts[1::2], strict=True))
     assert set(told) == codes(PgreflexError) | {"defect"}
     assert all(len(text.split()) > 10 for text in told.values())
+
+
+def test_encryption_keys_are_given_in_order_and_never_shown(tmp_path: Path) -> None:
+    first, second = "A" * 43, "ab" * 32
+    (tmp_path / "keys").write_text(f"{first}\n{second}\n")
+    ways = [
+        given(tmp_path, PGREFLEX_JOBS_ENCRYPTION_KEYS=f"{first}, {second}"),
+        given(tmp_path, PGREFLEX_JOBS_ENCRYPTION_KEYS_FILE=str(tmp_path / "keys")),
+        given(tmp_path, f"[jobs]\nencryption_keys = ['{first}', '{second}']\n"),
+    ]
+    for loaded in ways:
+        assert [key.get_secret_value() for key in loaded.config.jobs.encryption_keys] == [first, second]
+        assert shown(loaded)["jobs.encryption_keys"][0] == "********,********"
+        assert first not in repr(loaded)
+    assert shown(given(tmp_path / "none"))["jobs.encryption_keys"][0] == "none"
+
+
+def test_what_is_no_encryption_key_is_refused_without_being_repeated(tmp_path: Path) -> None:
+    told = refused(tmp_path, PGREFLEX_JOBS_ENCRYPTION_KEYS=f"{'A' * 43},hunter2")
+    assert "jobs.encryption_keys" in told
+    assert "PGREFLEX_JOBS_ENCRYPTION_KEYS" in told
+    assert "a key of 32 bytes" in told
+    assert "hunter2" not in told
