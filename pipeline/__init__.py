@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
+    from pipeline.app.enqueue import enqueue_in
     from pipeline.core.events import Event
     from pipeline.core.job import Job
     from pipeline.errors import PgreflexError
     from pipeline.registry import on, task
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Event", "Job", "PgreflexError", "__version__", "connect", "on", "task"]
+__all__ = ["Client", "Event", "Job", "PgreflexError", "__version__", "connect", "enqueue_in", "on", "task"]
 
 _HOMES = {
     "Client": "pipeline.app",
     "connect": "pipeline.app",
+    "enqueue_in": "pipeline.app.enqueue",
     "Event": "pipeline.core.events",
     "Job": "pipeline.core.job",
     "PgreflexError": "pipeline.errors",

@@ -103,14 +103,17 @@ class Client:
         queue: str | None = None,
         run_at: datetime | None = None,
         priority: int = 0,
+        conn: object = None,
         **more: Any,
     ) -> int:
         """Add a job; returns its id. The task's arguments are given as `args` or by name.
 
-        Raises TaskError when a known task does not take these arguments.
+        conn: a connection or session of asyncpg, psycopg 3 or SQLAlchemy; the job is part of its transaction,
+        which stays the caller's to commit. Raises TaskError when a known task does not take these arguments,
+        UsageError when `conn` is something else.
         """
         return await self.jobs.enqueue(
-            task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority
+            task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority, conn=conn
         )
 
     async def emit(self, channel: str, payload: str | None = None) -> None:

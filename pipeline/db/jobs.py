@@ -18,6 +18,7 @@ import msgspec
 
 from pipeline.core.job import Job, Outcome
 from pipeline.core.status import QueueStatus
+from pipeline.db import foreign
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.statements import statement
@@ -81,9 +82,11 @@ class JobStore:
         priority: int = 0,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        conn: object = None,
     ) -> int:
         """Add one job; returns its id. The lower `priority` number runs first. timeout: seconds for one run.
 
+        conn: a connection of the caller's, whose transaction the job belongs to; see pipeline.db.foreign.
         What is not given comes from the task, where it is known. Raises TaskError for arguments that the task
         does not take or that are not JSON, UsageError for a time without a zone.
         """
@@ -93,9 +96,10 @@ class JobStore:
         encoded = _encode(name, known, args or {})
         queue, max_attempts = _options(known, queue, max_attempts)
         at = run_at.timestamp() if run_at is not None else None
-        id_: int = await self._db.fetchval(
-            "jobs/enqueue", name, encoded, queue, priority, at, max_attempts, timeout
-        )
+        values = (name, encoded, queue, priority, at, max_attempts, timeout)
+        if conn is not None:
+            return int(await foreign.fetchval(conn, statement("jobs/enqueue"), values))
+        id_: int = await self._db.fetchval("jobs/enqueue", *values)
         return id_
 
     async def enqueue_many(

@@ -15,7 +15,11 @@ import pytest
 from tests.cli.conftest import ROOT, clean_environment
 
 DOCS = ROOT / "docs"
-PRINTED = ["job 1\n", "[{'id': 1, 'status': 'new'}] [{'count': 1}]\nnew new\nread from somewhere\nnew\nHealth("]
+PRINTED = [
+    "job 1\n",
+    "job 1\njob 2\n",
+    "[{'id': 1, 'status': 'new'}] [{'count': 1}]\nnew new\nread from somewhere\nnew\nHealth(",
+]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 
 
@@ -52,7 +56,7 @@ async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: async
     assert missing == set()
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", range(len(PRINTED)))
 async def test_the_modules_of_the_python_page_run(
     number: int, dsn: str, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -1,0 +1,59 @@
+"""Adding jobs from a synchronous program, on the connection that it has.
+
+Owns: the call. Knows nothing of drivers, and opens no connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any
+
+from pipeline.db.connection import Database
+from pipeline.db.foreign import Blocking
+from pipeline.db.jobs import JobStore
+from pipeline.registry import Task, default
+
+
+def enqueue_in(
+    conn: object,
+    task: str | Task | Callable[..., Any],
+    args: Mapping[str, Any] | None = None,
+    *,
+    queue: str | None = None,
+    run_at: datetime | None = None,
+    priority: int = 0,
+    max_attempts: int | None = None,
+    timeout: float | None = None,
+    **more: Any,
+) -> int:
+    """Add a job in the transaction of `conn`; returns its id. The job is there once that transaction commits.
+
+    conn: a psycopg 3 connection or cursor, or a SQLAlchemy connection or session. It is neither committed nor
+    rolled back here. The task's arguments are given as `args` or by name; timeout: seconds that one run may
+    take. Raises UsageError for another kind of object, TaskError when a known task does not take these
+    arguments, QueryFailed when the transaction has failed already.
+    """
+    store = JobStore(Database(None), registry=default)
+    return _at_once(
+        store.enqueue(
+            task,
+            {**(args or {}), **more},
+            queue=queue,
+            run_at=run_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            conn=Blocking(conn),
+        )
+    )
+
+
+def _at_once(call: Coroutine[Any, Any, int]) -> int:
+    """The result of a coroutine that never waits; so there is one enqueue, not one of each colour."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return int(end.value)
+    call.close()
+    raise RuntimeError("enqueue waited for something on a blocking connection")
