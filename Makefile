@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock bench-feed clean
+.PHONY: help setup run test check format schema lock bench-feed bench-jobs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ lock: $(READY_DEV)  ## Pin the newest dependencies that pyproject.toml allows
 
 bench-feed: $(READY)  ## Measure the feed; BENCH=quick ends within a minute
 	@$(BIN)/python -m bench.feed
+
+bench-jobs: $(READY)  ## Measure the job queue beside the others; BENCH=quick ends within a minute
+	@$(BIN)/python -m bench.jobs
 
 clean:  ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -8,7 +8,9 @@ from __future__ import annotations
 import operator
 import os
 import platform
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,10 +20,10 @@ _HOLDS = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.
 
 
 class Goal(msgspec.Struct):
-    """One claim. op: how `value` should stand to `goal`."""
+    """One claim. op: how `value` should stand to `goal`. value: None where it could not be measured."""
 
     name: str
-    value: float
+    value: float | None
     op: str
     goal: float
     met: bool
@@ -36,7 +38,8 @@ class Report:
         self._postgres = postgres
         self._goals: list[Goal] = []
         self._figures: dict[str, float] = {}
-        self._peers: dict[str, float | str | None] = {}
+        self._peers: dict[str, float | None] = {}
+        self._skipped: dict[str, str] = {}
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -46,6 +49,22 @@ class Report:
         met = bool(_HOLDS[op](value, goal))
         self._goals.append(Goal(name, round(value, 4), op, goal, met, detail))
         self.say(f"{'met   ' if met else 'MISSED'}  {name}: {value:.4g} (goal {op} {goal:g})  {detail}")
+
+    def has(self, name: str) -> bool:
+        """Whether this goal is in the list already."""
+        return any(goal.name == name for goal in self._goals)
+
+    def unmeasured(self, name: str, op: str, goal: float, reason: str) -> None:
+        """A goal that could not be measured; it counts as missed."""
+        self._goals.append(Goal(name, None, op, goal, False, f"not measured: {reason}"))
+        self.say(f"SKIPPED {name}: {reason}")
+
+    def peer(self, name: str, value: float | None, reason: str = "") -> None:
+        """What a peer reached; None with the reason where it cannot be had."""
+        self._peers[name] = None if value is None else round(value, 1)
+        if value is None:
+            self._skipped[name] = reason
+        self.say(f"SKIPPED {name}: {reason}" if value is None else f"{name}: {value:,.4g}")
 
     def figure(self, name: str, value: float) -> None:
         self._figures[name] = round(value, 3)
@@ -60,6 +79,7 @@ class Report:
             "goals": self._goals,
             "figures": self._figures,
             "peers": self._peers,
+            "skipped": self._skipped,
             "quick": QUICK,
             "seconds": round(time.monotonic() - self._began),
         }
@@ -87,3 +107,39 @@ def quantile(values: list[float], q: float) -> float:
     """The value at rank q of the sorted values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios of each round, whose runs stand side by side in time."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def fall(before: float, after: float) -> float:
+    """How much of `before` is lost, as a part of it; 0 when there is more than before."""
+    return max(0.0, 1 - after / before)
+
+
+def edges(samples: Sequence[tuple[float, float]], part: float = 0.1) -> tuple[float, float]:
+    """The medians of the first and of the last `part` of the time that (time, value) samples span.
+
+    Raises ValueError when either has no sample.
+    """
+    if not samples:
+        raise ValueError("there is no sample")
+    times = [at for at, _value in samples]
+    first, last = min(times), max(times)
+    width = (last - first) * part
+    head = [value for at, value in samples if at <= first + width]
+    tail = [value for at, value in samples if at >= last - width]
+    return statistics.median(head), statistics.median(tail)
+
+
+def batch_rate(total: int, first_batch: int, seconds: float) -> float:
+    """Rows a second of rows that came in batches, `seconds` from the first batch to the last.
+
+    What the first batch cost lies before those seconds, so its rows do not count. Raises ValueError when all
+    came at once, which tells no rate.
+    """
+    if seconds <= 0 or total <= first_batch:
+        raise ValueError("all rows came at once; more of them are needed")
+    return (total - first_batch) / seconds
