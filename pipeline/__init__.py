@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from pipeline.core.events import Event
     from pipeline.core.job import Job
     from pipeline.errors import PgreflexError
-    from pipeline.registry import on, task
+    from pipeline.registry import export, on, task
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Event", "Job", "PgreflexError", "__version__", "connect", "enqueue_in", "on", "task"]
+__all__ = [
+    "Client",
+    "Event",
+    "Job",
+    "PgreflexError",
+    "__version__",
+    "connect",
+    "enqueue_in",
+    "export",
+    "on",
+    "task",
+]
 
 _HOMES = {
     "Client": "pipeline.app",
@@ -27,6 +38,7 @@ _HOMES = {
     "Event": "pipeline.core.events",
     "Job": "pipeline.core.job",
     "PgreflexError": "pipeline.errors",
+    "export": "pipeline.registry",
     "on": "pipeline.registry",
     "task": "pipeline.registry",
 }

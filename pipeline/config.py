@@ -111,6 +111,16 @@ class Jobs(Section):
         "hexadecimal. The first one encrypts, all of them decrypt. In a variable or a file: separated by "
         "commas or lines.",
     )
+    export_dir: Path | None = Field(
+        default=None,
+        description="Directory on this machine that the task `pgreflex.export` writes to. Unset: nothing is "
+        "exported.",
+    )
+    export_queries: bool = Field(
+        default=False,
+        description="Export jobs may bring any query, not only the name of a declared one. Then everybody who "
+        "may enqueue can read whatever the role of `dsn` may read.",
+    )
 
 
 class Cache(Section):

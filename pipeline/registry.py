@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from pipeline.core.export import Export
 from pipeline.core.retry import Backoff
 from pipeline.errors import TaskError
 from pipeline.modules import load_modules
@@ -67,6 +68,7 @@ class Registry:
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.consumers: list[Consumer] = []
+        self.exports: dict[str, Export] = {}
 
     def get(self, name: str) -> Task | None:
         """The task of that name, if this program has it."""
@@ -126,6 +128,15 @@ class Registry:
         self.consumers = [c for c in self.consumers if (_home(c.function), c.table) != (_home(function), table)]
         self.consumers.append(consumer)
         return consumer
+
+    def add_export(self, name: str, query: str, *, order_by: str | None = None) -> Export:
+        """Let jobs export this query by its name. Raises TaskError when the name stands for another one."""
+        export = Export(name, query, order_by)
+        if not name or not query.strip():
+            raise TaskError("an export has a name and a query", hint='pipeline.export("orders", "select ...")')
+        if self.exports.setdefault(name, export) != export:
+            raise TaskError(f"two exports are named {name}", hint="Give one of them another name.")
+        return export
 
     def find(self, task: str | Task | Callable[..., Any]) -> Task | None:
         """The task meant by a name, a Task or a decorated function; None for a name that is not known here.
@@ -204,6 +215,16 @@ def on(table: str, ops: Sequence[str] = ()) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def export(name: str, query: str, *, order_by: str | None = None) -> Export:
+    """Let jobs of the task `pgreflex.export` write the rows of this query to a file; see docs/jobs.md.
+
+    query: one SELECT; $1, $2, ... stand for the job's `params`. It runs with the rights of the daemon's role, for
+    everybody who may enqueue. order_by: a column of the result, unique and never null, by which the rows are
+    sorted: then a retry goes on where the attempt before it has got to. Raises TaskError.
+    """
+    return _filling.get().add_export(name, query, order_by=order_by)
 
 
 def load(modules: Sequence[str], registry: Registry = default) -> Registry:

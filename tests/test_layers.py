@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("pipeline", "handlers") for path in (ROOT / package).rglob("*.py"))
 MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
-PUBLIC = ["Client", "Event", "Job", "PgreflexError", "connect", "enqueue_in", "on", "task"]
+PUBLIC = ["Client", "Event", "Job", "PgreflexError", "connect", "enqueue_in", "export", "on", "task"]
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.
 LONE_TASKS = {

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from handlers.alerts import AlertEvaluator
+from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
 from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
@@ -53,6 +54,7 @@ class Daemon:
         self.poster = Poster()
         self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
+        add_builtin(registry, config.dsn, config.jobs)
         self.jobs = JobWorker(
             JobStore(self.job_database, registry=registry),
             registry,
