@@ -14,13 +14,15 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 class HeldQueue:
-    """What this worker holds of one queue. held: claimed and not yet run to the end."""
+    """What this worker holds of one queue. held: claimed and not yet run to the end.
+    after: the key whose turn was last."""
 
     def __init__(self, name: str, concurrency: int) -> None:
         self.name = name
         self.concurrency = concurrency
         self.ready: asyncio.Queue[Job] = asyncio.Queue()
         self.held = 0
+        self.after = ""
         self.ended = 0
         self.per_second = 0.0
         self.next_sweep = 0.0

@@ -179,19 +179,27 @@ class JobWorker:
         room = queue.room()
         if not room:
             return self._poll
-        jobs = await self._store.claim(queue.name, room, self._worker)
+        claim = await self._store.claim(
+            queue.name,
+            room,
+            self._worker,
+            free=queue.concurrency - min(queue.held, queue.concurrency),
+            after=queue.after,
+        )
+        jobs, queue.after = claim.jobs, claim.after
         self._take(queue, jobs)
         if not jobs and await self._store.adopt():
             return 0
         now = time.monotonic()
+        longest = min(self._poll, claim.ask_in or self._poll)
         if now < queue.next_sweep:
-            return 0 if jobs else min(self._poll, queue.next_sweep - now)
+            return 0 if jobs else min(longest, queue.next_sweep - now)
         sweep = await self._store.sweep(queue.name, max(room - len(jobs), SWEEP_LIMIT), self._worker)
         self._take(queue, sweep.jobs)
         queue.swept(time.monotonic(), sweep.seconds, found=bool(jobs or sweep.jobs))
         if jobs or sweep.jobs:
             return 0
-        return min(self._poll, queue.pause) if sweep.unsettled else self._poll
+        return min(longest, queue.pause) if sweep.unsettled else longest
 
     def _take(self, queue: HeldQueue, jobs: list[Job]) -> None:
         for job in jobs:

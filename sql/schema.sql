@@ -5,6 +5,75 @@ CREATE SCHEMA pipeline;
 
 COMMENT ON SCHEMA pipeline IS 'pgreflex: events, cache invalidation, percentiles, alerts and jobs';
 
+CREATE FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now timestamptz := pipeline.now();
+    v_told text := pg_current_xact_id()::text || ':' || p_queue;
+    v_id bigint;
+begin
+    if p_run_at > v_now then
+        insert into pipeline.job (
+            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
+        )
+        values (p_task, p_args, p_queue, p_priority, null, p_run_at, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
+        returning id into v_id;
+        perform pipeline.request_lane(p_queue, p_priority, p_key);
+        return v_id;
+    end if;
+    with made as (
+        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout, key, expires_at)
+        values (p_task, p_args, p_queue, p_priority, v_now, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
+        returning id
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select p_queue, p_priority, p_key
+        where not exists (
+            select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint and l.key = p_key
+        )
+    )
+    select id into v_id from made;
+    if current_setting('pipeline.told_workers', true) is distinct from v_told then
+        perform pipeline.emit('pipeline.jobs', p_queue), set_config('pipeline.told_workers', v_told, true);
+    end if;
+    return v_id;
+end
+$$;
+
+CREATE FUNCTION pipeline.adopt_lanes() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_made bigint;
+begin
+    if not exists (select from pipeline.lane_request) then
+        return 0;
+    end if;
+    perform pg_advisory_xact_lock(1885697639, 11);
+    with asked as materialized (
+        select r.ctid as tid, r.queue, r.priority, r.key from pipeline.lane_request r limit 10000 for update skip locked
+    ), answered as (
+        delete from pipeline.lane_request r using asked a where r.ctid = a.tid
+    ), made as (
+        insert into pipeline.lane (queue, priority, key, last_pos, limited)
+        select distinct
+            a.queue, a.priority, a.key, q.last_pos,
+            coalesce(q.concurrency is not null or q.rate is not null, false)
+        from asked a
+        left join pipeline.queue q on q.name = a.queue
+        on conflict do nothing
+        returning queue, priority, key
+    ), stated as (
+        insert into pipeline.lane_state (queue, priority, key, n) select m.queue, m.priority, m.key, 0 from made m
+    )
+    select count(*) into v_made from made;
+    return v_made;
+end
+$$;
+
 CREATE FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text DEFAULT '>'::text, over interval DEFAULT '00:01:00'::interval, need integer DEFAULT 3, keep_firing integer DEFAULT 2, hold_max integer DEFAULT 3, min_samples integer DEFAULT 1, severity text DEFAULT 'warning'::text, message text DEFAULT '{metric} of {series} is {value}, the threshold is {threshold}'::text, enabled boolean DEFAULT true) RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -32,6 +101,22 @@ CREATE FUNCTION pipeline.alerts() RETURNS TABLE(rule text, instance text, state 
     where s.state <> 'resolved' or s.resolved_at > pipeline.now() - interval '15 minutes'
     order by array_position(array['firing', 'pending', 'resolved'], s.state),
         array_position(array['critical', 'warning', 'info'], s.severity), s.rule, s.instance
+$$;
+
+CREATE FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds double precision) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p_rate - coalesce((
+        select case
+            when m.slot_seconds <> p_seconds / 64 then (select sum(c) from unnest(m.counts) c)
+            else (
+                select sum(c.n) from unnest(m.counts) with ordinality c (n, i)
+                where pipeline.slot_of(m.slot, (c.i - 1)::int) >= pipeline.slot_now(m.slot, m.slot_seconds) - 64
+            )
+        end
+        from pipeline.limiter m where m.name = p_name
+    ), 0)
 $$;
 
 CREATE FUNCTION pipeline.assert_leader(p_term bigint) RETURNS void
@@ -65,6 +150,32 @@ begin
     end if;
     perform pg_notify('pipeline_feed', n) from unnest(p_notices) n;
 end
+$$;
+
+CREATE FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pipeline.limiter as m (name, slot_seconds, slot, counts)
+    select p_name, p_seconds / 64, n.slot, array_fill(0, array[(n.slot % 65)::int]) || p_count::int
+        || array_fill(0, array[64 - (n.slot % 65)::int])
+    from (select pipeline.slot_now(0, p_seconds / 64) as slot) n
+    on conflict (name) do update set
+        slot_seconds = excluded.slot_seconds,
+        slot = case when m.slot_seconds = excluded.slot_seconds then greatest(m.slot, excluded.slot) else excluded.slot end,
+        counts = (
+            select array_agg(
+                case
+                    when m.slot_seconds = excluded.slot_seconds then
+                        case when pipeline.slot_of(m.slot, i) >= greatest(m.slot, excluded.slot) - 64 then m.counts[i + 1] else 0 end
+                        + case when i = greatest(m.slot, excluded.slot) % 65 then p_count::int else 0 end
+                    -- the window has another length: all that counted before counts from now on
+                    when i = excluded.slot % 65 then p_count::int + (select sum(c)::int from unnest(m.counts) c)
+                    else 0
+                end order by i
+            )
+            from generate_series(0, 64) i
+        )
 $$;
 
 CREATE FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) RETURNS void
@@ -261,6 +372,191 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.claim(p_queue text, p_free bigint, p_limit bigint, p_worker bigint, p_after text DEFAULT ''::text) RETURNS TABLE(lease bigint, id bigint, task text, args jsonb, queue text, priority smallint, attempt integer, max_attempts integer, timeout double precision, created_at double precision, run_at double precision, waited double precision, key text, lost smallint, expires_in double precision, workflow bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_queue pipeline.queue;
+    v_rule pipeline.key_rule;
+    v_lane record;
+    v_state pipeline.lane_state;
+    v_room bigint := p_limit;
+    v_quota bigint;
+    v_take bigint;
+    v_taken bigint;
+    v_ask_in double precision;
+    v_seen text := p_after;
+    v_keyed bool := exists (
+        select from pipeline.lane l where l.queue = p_queue and (l.key <> '' or l.limited)
+    );
+begin
+    if v_keyed then
+        select * into v_queue from pipeline.queue q where q.name = p_queue for update;
+        if v_queue.concurrency is not null then
+            v_room := least(v_room, v_queue.concurrency - pipeline.running(p_queue));
+        end if;
+        if v_queue.rate is not null then
+            v_room := least(v_room, p_free,
+                pipeline.allowance('queue:' || p_queue, v_queue.rate, v_queue.rate_seconds));
+            v_ask_in := greatest(0.01, least(1, v_queue.rate_seconds / 64));
+        end if;
+    end if;
+
+    for v_lane in
+        select l.priority, l.key, p_limit as quota
+        from pipeline.lane l
+        where not v_keyed and l.queue = p_queue
+            and exists (
+                select from pipeline.job j
+                where j.queue = l.queue and j.priority = l.priority and j.key = l.key
+                    and j.pos <= coalesce(l.last_pos, 9223372036854775807)
+                    and j.pos > (
+                        select s.mark from pipeline.lane_state s
+                        where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+                        order by s.n desc limit 1
+                    )
+            )
+        union all
+        select t.priority, t.key, t.quota from pipeline.turns(p_queue, p_after, v_room) t where v_keyed and v_room > 0
+        order by 1
+    loop
+        v_seen := v_lane.key;
+        exit when v_room <= 0;
+        if v_lane.quota is null then
+            v_ask_in := least(v_ask_in, 0.02); -- the look gave up before it had been all the way round
+            exit;
+        end if;
+        v_take := least(v_room, v_lane.quota);
+
+        -- The lock in one statement, and all that depends on it in the next ones, under newer snapshots.
+        perform from pipeline.lane l
+        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key
+        for update skip locked;
+        if not found then
+            v_ask_in := least(v_ask_in, 0.002); -- another claim has it, for about as long
+            continue;
+        end if;
+
+        v_rule := null;
+        if v_lane.key <> '' then
+            select * into v_rule from pipeline.key_rule r where r.name = split_part(v_lane.key, ':', 1);
+            if v_rule.name is not null then
+                perform from pipeline.limiter m where m.name = 'key:' || v_lane.key for update skip locked;
+                if not found then
+                    -- Made here and now only by whoever then takes nothing more: it waits for nobody with this in hand.
+                    insert into pipeline.limiter (name) values ('key:' || v_lane.key) on conflict do nothing;
+                    v_ask_in := 0.002;
+                    exit;
+                end if;
+                if v_rule.concurrency is not null then
+                    v_take := least(v_take, v_rule.concurrency - (
+                        select coalesce(sum(cardinality(e.ids)), 0) from pipeline.lease e where e.key = v_lane.key
+                    ));
+                end if;
+                if v_rule.rate is not null then
+                    v_take := least(v_take, p_free,
+                        pipeline.allowance('key:' || v_lane.key, v_rule.rate, v_rule.rate_seconds));
+                    v_ask_in := least(v_ask_in, greatest(0.01, least(1, v_rule.rate_seconds / 64)));
+                end if;
+                continue when v_take <= 0;
+            end if;
+        end if;
+
+        select s.* into v_state
+        from pipeline.lane_state s
+        where s.queue = p_queue and s.priority = v_lane.priority and s.key = v_lane.key
+        order by s.n desc limit 1;
+
+        return query
+        with picked as materialized (
+            select j.*
+            from pipeline.job j
+            where j.queue = p_queue and j.priority = v_lane.priority and j.key = v_lane.key and j.pos > v_state.mark
+                and j.pos <= coalesce((
+                    select l.last_pos from pipeline.lane l
+                    where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key
+                ), 9223372036854775807)
+            order by j.pos
+            limit v_take
+        ), leased as (
+            insert into pipeline.lease (worker, queue, priority, key, counted, made_at, ids)
+            select p_worker, p_queue, v_lane.priority, v_lane.key, v_keyed, v_now, array_agg(p.id)
+            from picked p having count(*) > 0
+            returning id
+        ), noted as (
+            insert into pipeline.lane_state (
+                queue, priority, key, n, mark, settled, settling, settling_xid, oldest_lease, swept_at, searched_at
+            )
+            select
+                v_state.queue, v_state.priority, v_state.key, v_state.n + 1, (select max(pos) from picked),
+                v_state.settled, v_state.settling, v_state.settling_xid, v_state.oldest_lease,
+                v_state.swept_at, v_state.searched_at
+            from leased
+        ), dropped as (
+            delete from pipeline.lane_state s
+            using leased
+            where s.queue = v_state.queue and s.priority = v_state.priority and s.key = v_state.key and s.n = v_state.n
+        )
+        select
+            (select l.id from leased l), p.id, p.task, p.args, p.queue, p.priority, p.attempt, p.max_attempts,
+            extract(epoch from p.timeout)::float8, extract(epoch from p.created_at)::float8,
+            extract(epoch from p.run_at)::float8, extract(epoch from v_now - p.run_at)::float8,
+            p.key, p.lost, extract(epoch from p.expires_at - v_now)::float8, p.workflow
+        from picked p
+        order by p.pos;
+        get diagnostics v_taken = row_count;
+
+        v_room := v_room - v_taken;
+        if v_queue.rate is not null and v_taken > 0 then
+            perform pipeline.charge('queue:' || p_queue, v_taken, v_queue.rate_seconds);
+        end if;
+        if v_rule.rate is not null and v_taken > 0 then
+            perform pipeline.charge('key:' || v_lane.key, v_taken, v_rule.rate_seconds);
+        end if;
+        -- without keys: one lane a claim, so that a worker comes back to the first one before it takes of the others
+        exit when v_taken > 0 and not v_keyed;
+    end loop;
+    if v_ask_in is not null then
+        id := null; queue := p_queue; key := v_seen; waited := v_ask_in;
+        return next;
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_key text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (
+        select
+        from pipeline.lane l
+        cross join lateral (
+            select s.mark from pipeline.lane_state s
+            where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+            order by s.n desc limit 1
+        ) s
+        where l.queue = p_queue and l.priority = p_priority and l.key = p_key
+            and exists (
+                select from pipeline.job j
+                where j.queue = p_queue and j.priority = p_priority and j.key = p_key and j.pos > s.mark
+                    and j.pos <= coalesce(l.last_pos, 9223372036854775807)
+            )
+            and (p_key = '' or not exists (
+                select from pipeline.key_rule r
+                where r.name = split_part(p_key, ':', 1) and r.concurrency <= (
+                    select coalesce(sum(cardinality(e.ids)), 0) from pipeline.lease e where e.key = p_key
+                )
+            ))
+    )
+$$;
+
 CREATE FUNCTION pipeline.close_if_full(p_gate bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -452,6 +748,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.drain_queue(name text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.hold_queue(name, 'draining', coalesce(pg_sequence_last_value('pipeline.job_pos'), 0))
+$$;
+
 CREATE FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -512,46 +815,106 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT 5, timeout interval DEFAULT NULL::interval) RETURNS bigint
+CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, key text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, unique_for interval DEFAULT NULL::interval, unique_until text DEFAULT NULL::text, on_clash text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-    v_now timestamptz := pipeline.now();
-    v_later bool := coalesce(enqueue.run_at > v_now, false);
+    v_known pipeline.task;
     v_id bigint;
 begin
-    if coalesce(enqueue.task, '') = '' then
-        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
-    elsif coalesce(enqueue.queue, '') = '' then
-        raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
-            hint = 'Leave queue out to use the queue "default".';
-    elsif jsonb_typeof(enqueue.args) is distinct from 'object' then
-        raise exception 'args of task % must be a JSON object', enqueue.task using errcode = 'invalid_parameter_value',
-            hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
-    elsif coalesce(enqueue.priority not between -32768 and 32767, true) then
-        raise exception 'priority % is out of range', enqueue.priority using errcode = 'invalid_parameter_value',
-            hint = 'Use -32768 to 32767; the lower number runs first.';
-    elsif coalesce(enqueue.max_attempts < 1, true) then
-        raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    select * into v_known from pipeline.task t where t.name = task;
+    if v_known.name is not null then
+        queue := coalesce(queue, v_known.queue);
+        priority := coalesce(priority, v_known.priority);
+        max_attempts := coalesce(max_attempts, v_known.max_attempts);
+        timeout := coalesce(timeout, v_known.timeout);
+        key := coalesce(key, pipeline.render_key(v_known.key, args));
+        expires_at := coalesce(expires_at, greatest(run_at, pipeline.now()) + v_known.expires);
+        if v_known.unique_by is not null and unique_key is null then
+            unique_key := task || ':' || case when v_known.unique_by = '*' then md5(args::text)
+                else pipeline.render_key(v_known.unique_by, args) end;
+            unique_for := coalesce(unique_for, v_known.unique_for);
+            unique_until := coalesce(unique_until, v_known.unique_until);
+            on_clash := coalesce(on_clash, v_known.on_clash);
+        end if;
+    end if;
+    if not coalesce(
+        task <> '' and jsonb_typeof(args) = 'object' and coalesce(queue, 'default') <> ''
+        and coalesce(priority, 0) between -32768 and 32767 and coalesce(max_attempts, 1) >= 1
+        and length(coalesce(key, '')) <= 200, false
+    ) then
+        perform pipeline.refuse_job(task, args, queue, priority, max_attempts, key);
+    end if;
+    if unique_key is not null then
+        return pipeline.enqueue_unique(
+            task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+        );
+    end if;
+    return pipeline.add_job(
+        task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+        coalesce(key, ''), expires_at
+    );
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_many(task text, args jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    v_now timestamptz := pipeline.now();
+    v_known pipeline.task;
+    v_bad jsonb;
+    v_ids bigint[];
+    v_key record;
+begin
+    select * into v_known from pipeline.task t where t.name = task;
+    if v_known.unique_by is not null then
+        return array(
+            select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, null, expires_at)
+            from unnest(args) with ordinality a (args, i) order by a.i
+        );
+    end if;
+    queue := coalesce(queue, v_known.queue, 'default');
+    priority := coalesce(priority, v_known.priority, 0);
+    max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
+    timeout := coalesce(timeout, v_known.timeout);
+    expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
+    select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
+    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1, true) then
+        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, '');
     end if;
 
-    if v_later then
-        insert into pipeline.job (task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout)
-        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, null, enqueue.run_at, v_now,
-                enqueue.max_attempts, enqueue.timeout)
-        returning id into v_id;
-        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
-    else
-        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout)
-        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, v_now, v_now,
-                enqueue.max_attempts, enqueue.timeout)
-        returning id into v_id;
-        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
-        perform pipeline.wake_workers(enqueue.queue);
+    perform pg_current_xact_id(); -- before a position is drawn
+    with given as materialized (
+        select a.args, a.i,
+            case when v_known.key is null then '' else pipeline.render_key(v_known.key, a.args) end as key
+        from unnest(args) with ordinality a (args, i)
+    ), made as (
+        insert into pipeline.job (
+            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
+        )
+        select
+            task, g.args, queue, priority, case when run_at > v_now then null else nextval('pipeline.job_pos') end,
+            greatest(run_at, v_now), v_now, max_attempts, timeout, g.key, expires_at
+        from given g order by g.i
+        returning id
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select queue, priority, g.key from (select distinct g.key from given g) g
+        where not exists (
+            select from pipeline.lane l where l.queue = queue and l.priority = priority::smallint and l.key = g.key
+        )
+    )
+    select array_agg(m.id order by m.id) into v_ids from made m;
+    if v_ids is not null and (run_at <= v_now) is not false then
+        perform pipeline.wake_workers(queue);
     end if;
-    return v_id;
+    return coalesce(v_ids, '{}');
 end
 $$;
 
@@ -640,6 +1003,50 @@ begin
 exception when others then
     raise warning 'pgreflex could not make jobs % for %: % (%)', v_task, tg_relid::regclass, sqlerrm, sqlstate;
     return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now timestamptz := pipeline.now();
+    v_other pipeline.job_unique;
+    v_job pipeline.job;
+    v_id bigint;
+begin
+    if p_until not in ('start', 'end') or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge')
+        or length(p_unique) > 500
+    then
+        raise exception 'a unique job of task % has an option that is not known', p_task
+            using errcode = 'invalid_parameter_value',
+            hint = 'unique_until is start or end; on_clash is skip, replace, reschedule or merge; a key has 500 characters.';
+    end if;
+    insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
+    select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
+    select * into v_job from pipeline.job j where j.id = v_other.job;
+
+    if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then
+        update pipeline.job j set
+            args = case p_on_clash when 'replace' then p_args when 'merge' then pipeline.merge_args(j.args, p_args) else j.args end,
+            run_at = case when p_on_clash = 'merge' then j.run_at else coalesce(p_run_at, v_now) end
+        where j.id = v_job.id and j.pos is null; -- it may have been promoted this moment: then it is added anew
+        if found then
+            return v_job.id;
+        end if;
+    elsif p_on_clash = 'skip' and (
+        v_now < v_other.kept_until
+        or v_job.id is not null and (p_until = 'end' or v_job.pos is null or not pipeline.is_held(v_job))
+    ) then
+        return v_other.job;
+    elsif v_job.id is null and v_now < v_other.kept_until then
+        return v_other.job;
+    end if;
+
+    v_id := pipeline.add_job(p_task, p_args, p_queue, p_priority, p_run_at, p_max_attempts, p_timeout, p_key, p_expires_at);
+    update pipeline.job_unique u set job = v_id, until = p_until, kept_until = v_now + p_for where u.key = p_unique;
+    return v_id;
 end
 $$;
 
@@ -748,12 +1155,94 @@ CREATE FUNCTION pipeline.foreign_cast(p_relation oid) RETURNS regprocedure
     select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
 $$;
 
+CREATE FUNCTION pipeline.hold_queue(p_name text, p_state text, p_last_pos bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pg_advisory_xact_lock(1885697639, 11);
+    insert into pipeline.queue (name, state, last_pos, changed_at) values (p_name, p_state, p_last_pos, pipeline.now())
+    on conflict (name) do update set
+        state = excluded.state, last_pos = excluded.last_pos, changed_at = excluded.changed_at;
+    update pipeline.lane l set last_pos = p_last_pos
+    where l.queue = p_name and l.last_pos is distinct from p_last_pos;
+end
+$$;
+
 CREATE FUNCTION pipeline.insert_statement(p_table text, p_values text) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select format('insert into pipeline.%I (xid, id, at, watch, op, keys, rows, ms, name, payload) values'
                   ' (pg_current_xact_id(), nextval(''pipeline.outbox_id''), clock_timestamp(), %s);', p_table, p_values)
+$$;
+
+CREATE SEQUENCE pipeline.job_pos
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE pipeline.job (
+    id bigint NOT NULL,
+    pos bigint DEFAULT
+CASE
+    WHEN (pg_current_xact_id() IS NOT NULL) THEN nextval('pipeline.job_pos'::regclass)
+    ELSE NULL::bigint
+END,
+    run_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    timeout interval,
+    max_attempts integer DEFAULT 5 NOT NULL,
+    attempt integer DEFAULT 1 NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    queue text DEFAULT 'default'::text NOT NULL,
+    task text NOT NULL,
+    args jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error text,
+    key text DEFAULT ''::text NOT NULL,
+    needs integer DEFAULT 0 NOT NULL,
+    lost smallint DEFAULT 0 NOT NULL,
+    expires_at timestamp with time zone,
+    workflow bigint,
+    CONSTRAINT job_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
+    CONSTRAINT job_attempt_check CHECK ((attempt >= 1)),
+    CONSTRAINT job_key_check CHECK ((length(key) <= 200)),
+    CONSTRAINT job_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT job_needs_check CHECK ((needs >= 0)),
+    CONSTRAINT job_queue_check CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
+    CONSTRAINT job_task_check CHECK (((task <> ''::text) AND (length(task) <= 500))),
+    CONSTRAINT job_timeout_check CHECK ((timeout > '00:00:00'::interval))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.1', autovacuum_analyze_threshold='5000', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.job IS 'Jobs that have not ended. A lower priority number runs first.';
+
+COMMENT ON COLUMN pipeline.job.pos IS 'Place in its lane; null while something holds the job back.';
+
+COMMENT ON COLUMN pipeline.job.run_at IS 'From when the job may run; the wait is measured from here.';
+
+COMMENT ON COLUMN pipeline.job.attempt IS 'The number of the run that is under way or comes next; the first is 1.';
+
+COMMENT ON COLUMN pipeline.job.error IS 'How the attempt before this one ended.';
+
+COMMENT ON COLUMN pipeline.job.key IS 'Whose job it is: jobs of one key share its limits, and keys take turns.';
+
+COMMENT ON COLUMN pipeline.job.needs IS 'How many jobs must end before this one may run.';
+
+COMMENT ON COLUMN pipeline.job.lost IS 'How many workers vanished while they held the job; the third ends it.';
+
+COMMENT ON COLUMN pipeline.job.expires_at IS 'A job that has not begun by then never will.';
+
+CREATE FUNCTION pipeline.is_held(p_job pipeline.job) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (
+        select from pipeline.lease e
+        where e.queue = p_job.queue and e.priority = p_job.priority and e.key = p_job.key and p_job.id = any(e.ids)
+    )
 $$;
 
 CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
@@ -993,6 +1482,17 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p_old || p_new || coalesce((
+        select jsonb_object_agg(n.key, (p_old -> n.key) || n.value)
+        from jsonb_each(p_new) n
+        where jsonb_typeof(n.value) = 'array' and jsonb_typeof(p_old -> n.key) = 'array'
+    ), '{}')
+$$;
+
 CREATE FUNCTION pipeline.needs_check(p_watch pipeline.watch) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1004,6 +1504,13 @@ CREATE FUNCTION pipeline.needs_check(p_watch pipeline.watch) RETURNS boolean
                    where g.tgrelid = r and g.tgname = format('pgreflex_%s_%s', p_watch.id, t.suffix)
                      and g.tgenabled <> upper(left(t.mode, 1))::"char")
         or pipeline.is_read_unlike(p_watch)
+$$;
+
+CREATE FUNCTION pipeline.pause_queue(name text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.hold_queue(name, 'paused', 0)
 $$;
 
 CREATE FUNCTION pipeline.percentile(series text, q double precision, over interval DEFAULT '01:00:00'::interval) RETURNS double precision
@@ -1025,6 +1532,50 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.prune_lanes(p_idle interval DEFAULT '00:10:00'::interval) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_lane record;
+    v_pruned bigint := 0;
+begin
+    perform pg_advisory_xact_lock(1885697639, 11);
+    for v_lane in
+        select l.queue, l.priority, l.key from pipeline.lane l
+        where l.key <> '' and not exists (
+            select from pipeline.job j
+            where j.queue = l.queue and j.priority = l.priority and j.key = l.key and j.pos is not null
+        )
+        limit 5000
+        for update skip locked
+    loop
+        -- settled: nothing can appear any more at a position that this lane has passed; and a lane made anew begins at 0
+        delete from pipeline.lane_state s
+        where s.queue = v_lane.queue and s.priority = v_lane.priority and s.key = v_lane.key
+            and s.settled >= s.mark and s.swept_at < pipeline.now() - p_idle
+            and s.n = (
+                select max(n.n) from pipeline.lane_state n
+                where n.queue = s.queue and n.priority = s.priority and n.key = s.key
+            )
+            and not exists (
+                select from pipeline.lease e
+                where e.queue = v_lane.queue and e.priority = v_lane.priority and e.key = v_lane.key
+            )
+            and not exists (
+                select from pipeline.job j
+                where j.queue = v_lane.queue and j.priority = v_lane.priority and j.key = v_lane.key
+            );
+        if found then
+            delete from pipeline.lane l
+            where l.queue = v_lane.queue and l.priority = v_lane.priority and l.key = v_lane.key;
+            v_pruned := v_pruned + 1;
+        end if;
+    end loop;
+    return v_pruned;
+end
+$$;
+
 CREATE FUNCTION pipeline.raise_alert(name text, message text, severity text DEFAULT 'warning'::text, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1041,6 +1592,28 @@ begin
         left(coalesce(raise_alert.message, ''), 4000), raise_alert.severity
     );
     perform pipeline.emit('pipeline.alert', raise_alert.name);
+end
+$$;
+
+CREATE FUNCTION pipeline.rate_limit(key text, "limit" integer, "window" interval DEFAULT '00:00:01'::interval) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_name text := 'user:' || rate_limit.key;
+    v_seconds double precision := extract(epoch from rate_limit."window")::double precision;
+begin
+    if coalesce(rate_limit."limit" < 1 or v_seconds <= 0 or rate_limit.key = '', true) then
+        raise exception 'rate_limit needs a key, a limit of at least 1 and a window above 0'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    insert into pipeline.limiter (name) values (v_name) on conflict do nothing;
+    perform from pipeline.limiter m where m.name = v_name for update;
+    if pipeline.allowance(v_name, rate_limit."limit", v_seconds) < 1 then
+        return false;
+    end if;
+    perform pipeline.charge(v_name, 1, v_seconds);
+    return true;
 end
 $$;
 
@@ -1085,6 +1658,31 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(p_task, '') = '' then
+        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
+    elsif p_queue = '' then
+        raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
+            hint = 'Leave queue out to use the task''s own.';
+    elsif jsonb_typeof(p_args) is distinct from 'object' then
+        raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
+            hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
+    elsif p_priority not between -32768 and 32767 then
+        raise exception 'priority % is out of range', p_priority using errcode = 'invalid_parameter_value',
+            hint = 'Use -32768 to 32767; the lower number runs first.';
+    elsif p_max_attempts < 1 then
+        raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    elsif length(p_key) > 200 then
+        raise exception 'the key of a job may have 200 characters, not %', length(p_key)
+            using errcode = 'invalid_parameter_value';
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.relation_named(p_name text) RETURNS oid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -1108,15 +1706,23 @@ CREATE FUNCTION pipeline.relations_of(p_relation oid) RETURNS SETOF oid
     select t.relation from tree t join pg_class c on c.oid = t.relation where c.relkind in ('r', 'p')
 $$;
 
-CREATE FUNCTION pipeline.request_lane(p_queue text, p_priority integer) RETURNS void
+CREATE FUNCTION pipeline.render_key(p_template text, p_args jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select string_agg(case when i % 2 = 1 then part else coalesce(p_args ->> part, '') end, '' order by i)
+    from regexp_split_to_table(p_template, '[{}]') with ordinality as p (part, i)
+$$;
+
+CREATE FUNCTION pipeline.request_lane(p_queue text, p_priority integer, p_key text DEFAULT ''::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if not exists (
-        select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint
+        select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint and l.key = p_key
     ) then
-        insert into pipeline.lane_request (queue, priority) values (p_queue, p_priority);
+        insert into pipeline.lane_request (queue, priority, key) values (p_queue, p_priority, p_key);
     end if;
 end
 $$;
@@ -1133,6 +1739,14 @@ begin
     );
     perform pipeline.emit('pipeline.alert', resolve_alert.name);
 end
+$$;
+
+CREATE FUNCTION pipeline.resume_queue(name text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.hold_queue(name, 'running', null);
+    select pipeline.wake_workers(name)
 $$;
 
 CREATE FUNCTION pipeline.ring(p_gate bigint) RETURNS void
@@ -1218,6 +1832,13 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
+CREATE FUNCTION pipeline.running(p_queue text) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(sum(cardinality(e.ids)), 0) from pipeline.lease e where e.queue = p_queue
+$$;
+
 CREATE FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1278,6 +1899,65 @@ CREATE FUNCTION pipeline.series_name(p_name text, p_labels jsonb) RETURNS text
     )
 $$;
 
+CREATE FUNCTION pipeline.set_key_rule(name text, concurrency integer DEFAULT NULL::integer, rate integer DEFAULT NULL::integer, per interval DEFAULT '00:00:01'::interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(set_key_rule.name, '') = '' or set_key_rule.name ~ ':' or set_key_rule.concurrency < 1
+        or set_key_rule.rate < 1 or coalesce(set_key_rule.per <= '0', true)
+    then
+        raise exception 'the keys of % cannot have these limits', coalesce(set_key_rule.name, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'Limits are at least 1, per is above 0, and no name holds a colon.';
+    end if;
+    if set_key_rule.concurrency is null and set_key_rule.rate is null then
+        delete from pipeline.key_rule r where r.name = set_key_rule.name;
+        return;
+    end if;
+    insert into pipeline.key_rule (name, concurrency, rate, rate_seconds)
+    values (
+        set_key_rule.name, set_key_rule.concurrency, set_key_rule.rate,
+        case when set_key_rule.rate is not null then extract(epoch from set_key_rule.per) end
+    )
+    on conflict on constraint key_rule_pkey do update set
+        concurrency = excluded.concurrency, rate = excluded.rate, rate_seconds = excluded.rate_seconds;
+end
+$$;
+
+CREATE FUNCTION pipeline.set_queue(name text, concurrency integer DEFAULT NULL::integer, rate integer DEFAULT NULL::integer, per interval DEFAULT '00:00:01'::interval, slots integer DEFAULT NULL::integer, weight integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(set_queue.name, '') = '' or set_queue.concurrency < 0 or set_queue.rate < 0 or set_queue.slots < 0
+        or coalesce(set_queue.per <= '0', true) or set_queue.weight not between 1 and 1000
+    then
+        raise exception 'queue % cannot have these settings', coalesce(set_queue.name, 'null')
+            using errcode = 'invalid_parameter_value',
+            hint = 'Limits are whole numbers, 0 for none; per is above 0, weight from 1 to 1000.';
+    end if;
+    perform pg_advisory_xact_lock(1885697639, 11);
+    insert into pipeline.queue as q (name, concurrency, rate, rate_seconds, slots, weight, changed_at)
+    values (
+        set_queue.name, nullif(set_queue.concurrency, 0), nullif(set_queue.rate, 0),
+        case when set_queue.rate > 0 then extract(epoch from set_queue.per) end,
+        nullif(set_queue.slots, 0), coalesce(set_queue.weight, 1), pipeline.now()
+    )
+    on conflict on constraint queue_pkey do update set
+        concurrency = case when set_queue.concurrency is null then q.concurrency else excluded.concurrency end,
+        rate = case when set_queue.rate is null then q.rate else excluded.rate end,
+        rate_seconds = case when set_queue.rate is null then q.rate_seconds else excluded.rate_seconds end,
+        slots = case when set_queue.slots is null then q.slots else excluded.slots end,
+        weight = coalesce(set_queue.weight, q.weight),
+        changed_at = excluded.changed_at;
+    update pipeline.lane l
+    set limited = q.concurrency is not null or q.rate is not null
+    from pipeline.queue q
+    where q.name = set_queue.name and l.queue = q.name
+        and l.limited <> (q.concurrency is not null or q.rate is not null);
+end
+$$;
+
 CREATE FUNCTION pipeline.silence_bell(p_silent boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1287,6 +1967,22 @@ begin
     perform setval('pipeline.gate', case when p_silent then last_value | 4 else last_value & ~4::bigint end)
     from pipeline.gate;
 end
+$$;
+
+CREATE FUNCTION pipeline.slot_now(p_newest bigint, p_seconds double precision) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select greatest(p_newest, floor(extract(epoch from coalesce(
+        nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, clock_timestamp()
+    ))::double precision / p_seconds)::bigint)
+$$;
+
+CREATE FUNCTION pipeline.slot_of(p_newest bigint, p_place integer) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p_newest - ((p_newest - p_place) % 65 + 65) % 65
 $$;
 
 CREATE FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) RETURNS TABLE(relation oid, name name)
@@ -1308,6 +2004,139 @@ begin
     insert into pipeline.alert_progress as p (rule_id, judged_until) values (new.id, pipeline.now())
     on conflict (rule_id) do update set judged_until = greatest(p.judged_until, excluded.judged_until);
     return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.sweep(p_queue text, p_limit bigint, p_worker bigint, p_every double precision, p_search_every double precision) RETURNS TABLE(lease bigint, id bigint, task text, args jsonb, queue text, priority smallint, attempt integer, max_attempts integer, timeout double precision, created_at double precision, run_at double precision, waited double precision, key text, lost smallint, expires_in double precision, workflow bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_room bigint := p_limit;
+    v_taken bigint;
+    v_ids bigint[];
+    v_oldest xid8;
+    v_lane record;
+    v_state pipeline.lane_state;
+    v_first_lease bigint;
+    v_all bool;
+begin
+    for v_lane in
+        select
+            l.priority, l.key, l.limited or l.key <> '' as limited, s.mark, s.oldest_lease,
+            s.searched_at <= v_now - make_interval(secs => p_search_every) as whole,
+            case when s.searched_at <= v_now - make_interval(secs => p_search_every) then 0 else s.settled end as above
+        from pipeline.lane l
+        cross join lateral (
+            select * from pipeline.lane_state s
+            where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+            order by s.n desc limit 1
+        ) s
+        where l.queue = p_queue and l.last_pos is null and (
+            (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
+            or s.searched_at <= v_now - make_interval(secs => p_search_every)
+        )
+        order by l.priority
+        limit 200
+    loop
+        exit when v_room <= 0;
+        -- A hint, because a claim may be under way; and the oldest transaction that was running at that moment.
+        select
+            array(
+                select j.id
+                from pipeline.job j
+                where j.queue = p_queue and j.priority = v_lane.priority and j.key = v_lane.key
+                    and j.pos <= v_lane.mark and j.pos > v_lane.above
+                    -- a hashed set: probing arrays row by row would be quadratic
+                    and j.id not in (
+                        select unnest(e.ids) from pipeline.lease e
+                        where e.queue = p_queue and e.priority = v_lane.priority and e.key = v_lane.key
+                            and e.id >= v_lane.oldest_lease
+                    )
+                order by j.pos
+                limit v_room
+            ),
+            pg_snapshot_xmin(pg_current_snapshot())
+        into v_ids, v_oldest;
+        v_all := cardinality(v_ids) < v_room;
+
+        -- The lock in one statement and the look in the next, under a newer snapshot: in one statement the lock sees the
+        -- newest mark and the look an older set of leases, and jobs are handed out twice.
+        perform from pipeline.lane l
+        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
+        for update skip locked;
+        continue when not found;
+        select s.* into v_state
+        from pipeline.lane_state s
+        where s.queue = p_queue and s.priority = v_lane.priority and s.key = v_lane.key
+        order by s.n desc limit 1;
+        v_first_lease := coalesce((
+            select min(e.id) from pipeline.lease e
+            where e.queue = p_queue and e.priority = v_lane.priority and e.key = v_lane.key
+                and e.id >= v_state.oldest_lease
+        ), pg_sequence_last_value('pipeline.lease_id_seq'), v_state.oldest_lease);
+
+        if cardinality(v_ids) > 0 and v_lane.limited then
+            update pipeline.job j
+            set pos = nextval('pipeline.job_pos')
+            where j.id = any(v_ids) and j.queue = p_queue and j.priority = v_lane.priority and j.key = v_lane.key
+                and j.pos <= v_state.mark
+                and j.id not in (
+                    select unnest(e.ids) from pipeline.lease e
+                    where e.queue = p_queue and e.priority = v_lane.priority and e.key = v_lane.key
+                        and e.id >= v_state.oldest_lease
+                );
+        elsif cardinality(v_ids) > 0 then
+            return query
+            with named as materialized (
+                select j.* from pipeline.job j where j.id = any(v_ids) -- apart, or a planner misled would read the whole lane
+            ), picked as materialized (
+                select j.*
+                from named j
+                where j.queue = p_queue and j.priority = v_lane.priority and j.key = v_lane.key and j.pos <= v_state.mark
+                    and j.id not in (
+                        select unnest(e.ids) from pipeline.lease e
+                        where e.queue = p_queue and e.priority = v_lane.priority and e.key = v_lane.key
+                            and e.id >= v_state.oldest_lease
+                    )
+            ), leased as (
+                insert into pipeline.lease (worker, queue, priority, key, made_at, ids)
+                select p_worker, p_queue, v_lane.priority, v_lane.key, v_now, array_agg(p.id)
+                from picked p having count(*) > 0
+                returning id
+            )
+            select
+                (select l.id from leased l), p.id, p.task, p.args, p.queue, p.priority, p.attempt, p.max_attempts,
+                extract(epoch from p.timeout)::float8, extract(epoch from p.created_at)::float8,
+                extract(epoch from p.run_at)::float8, extract(epoch from v_now - p.run_at)::float8,
+                p.key, p.lost, extract(epoch from p.expires_at - v_now)::float8, p.workflow
+            from picked p
+            order by p.pos;
+            get diagnostics v_taken = row_count;
+            v_room := v_room - v_taken;
+        end if;
+
+        delete from pipeline.lane_state s
+        where s.queue = p_queue and s.priority = v_lane.priority and s.key = v_lane.key and s.n = v_state.n;
+        insert into pipeline.lane_state (
+            queue, priority, key, n, mark, oldest_lease, swept_at, searched_at, settled, settling, settling_xid
+        )
+        select
+            p_queue, v_lane.priority, v_lane.key, v_state.n + 1, v_state.mark, v_first_lease, v_now,
+            case when v_all and v_lane.whole then v_now else v_state.searched_at end,
+            -- never beyond what this look covered: another sweep may have moved the line since
+            case when v_all and v_state.settling_xid < v_oldest and v_state.settling <= v_lane.mark
+                then greatest(v_state.settled, v_state.settling) else v_state.settled end,
+            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_state.mark end,
+            case when v_state.settling_xid >= v_oldest or not v_all
+                then v_state.settling_xid else pg_current_xact_id() end;
+    end loop;
 end
 $$;
 
@@ -1389,6 +2218,64 @@ begin
     select last_value into v_gate from pipeline.gate;
     perform setval('pipeline.gate', (v_gate # 1) & ~2::bigint);
     return v_gate & 2 <> 0;
+end
+$$;
+
+CREATE FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) RETURNS TABLE(priority smallint, key text, quota bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_priority smallint;
+    v_priorities smallint[] := '{}';
+    v_keys text[] := '{}';
+    v_key text;
+    v_round int;
+    v_seen int := 0;
+begin
+    v_priority := (
+        select j.priority from pipeline.job j where j.queue = p_queue and j.pos is not null order by j.priority limit 1
+    );
+    while v_priority is not null and v_seen < 500 and cardinality(v_keys) < p_room loop
+        v_key := p_after;
+        v_round := 1; -- first the keys beyond p_after, then those from the beginning up to it
+        loop
+            if v_round = 2 and v_key is null then
+                v_key := (
+                    select j.key from pipeline.job j
+                    where j.queue = p_queue and j.priority = v_priority and j.pos is not null
+                    order by j.key limit 1
+                );
+            else
+                v_key := (
+                    select j.key from pipeline.job j
+                    where j.queue = p_queue and j.priority = v_priority and j.pos is not null and j.key > v_key
+                    order by j.key limit 1
+                );
+            end if;
+            if v_round = 1 and v_key is null then
+                v_round := 2;
+                continue;
+            end if;
+            exit when v_key is null or (v_round = 2 and v_key > p_after);
+            v_seen := v_seen + 1;
+            if pipeline.claimable(p_queue, v_priority, v_key) then
+                v_priorities := v_priorities || v_priority;
+                v_keys := v_keys || v_key;
+            end if;
+            exit when v_seen >= 500 or cardinality(v_keys) >= p_room;
+        end loop;
+        v_priority := (
+            select j.priority from pipeline.job j
+            where j.queue = p_queue and j.pos is not null and j.priority > v_priority order by j.priority limit 1
+        );
+    end loop;
+    return query
+    select t.priority, t.key, (p_room + cardinality(v_keys) - 1) / cardinality(v_keys)
+    from unnest(v_priorities, v_keys) t (priority, key);
+    if v_seen >= 500 and cardinality(v_keys) < p_room then
+        return query select null::smallint, v_key, null::bigint;
+    end if;
 end
 $$;
 
@@ -1759,49 +2646,6 @@ CREATE SEQUENCE pipeline.gate
     MAXVALUE 7
     CACHE 1;
 
-CREATE SEQUENCE pipeline.job_pos
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-CREATE TABLE pipeline.job (
-    id bigint NOT NULL,
-    pos bigint DEFAULT
-CASE
-    WHEN (pg_current_xact_id() IS NOT NULL) THEN nextval('pipeline.job_pos'::regclass)
-    ELSE NULL::bigint
-END,
-    run_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    timeout interval,
-    max_attempts integer DEFAULT 5 NOT NULL,
-    attempt integer DEFAULT 1 NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    queue text DEFAULT 'default'::text NOT NULL,
-    task text NOT NULL,
-    args jsonb DEFAULT '{}'::jsonb NOT NULL,
-    error text,
-    CONSTRAINT job_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
-    CONSTRAINT job_attempt_check CHECK ((attempt >= 1)),
-    CONSTRAINT job_max_attempts_check CHECK ((max_attempts >= 1)),
-    CONSTRAINT job_queue_check CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
-    CONSTRAINT job_task_check CHECK (((task <> ''::text) AND (length(task) <= 500))),
-    CONSTRAINT job_timeout_check CHECK ((timeout > '00:00:00'::interval))
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.1', autovacuum_analyze_threshold='5000', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_cost_delay='0');
-
-COMMENT ON TABLE pipeline.job IS 'Jobs that have not ended. A lower priority number runs first.';
-
-COMMENT ON COLUMN pipeline.job.pos IS 'Place in its lane; null while something holds the job back.';
-
-COMMENT ON COLUMN pipeline.job.run_at IS 'From when the job may run; the wait is measured from here.';
-
-COMMENT ON COLUMN pipeline.job.attempt IS 'The number of the run that is under way or comes next; the first is 1.';
-
-COMMENT ON COLUMN pipeline.job.error IS 'How the attempt before this one ended.';
-
 CREATE TABLE pipeline.job_archive (
     id bigint NOT NULL,
     queue text NOT NULL,
@@ -1819,7 +2663,10 @@ CREATE TABLE pipeline.job_archive (
     worker bigint,
     result jsonb,
     error text,
-    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text])))
+    key text DEFAULT ''::text NOT NULL,
+    lost smallint DEFAULT 0 NOT NULL,
+    workflow bigint,
+    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
 )
 PARTITION BY RANGE (finished_at);
 
@@ -1844,7 +2691,10 @@ CREATE TABLE pipeline.job_archive_default (
     worker bigint,
     result jsonb,
     error text,
-    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text])))
+    key text DEFAULT ''::text CONSTRAINT job_archive_key_not_null NOT NULL,
+    lost smallint DEFAULT 0 CONSTRAINT job_archive_lost_not_null NOT NULL,
+    workflow bigint,
+    CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
 );
 
 ALTER TABLE pipeline.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -1856,33 +2706,77 @@ ALTER TABLE pipeline.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE pipeline.job_unique (
+    key text NOT NULL,
+    job bigint NOT NULL,
+    until text NOT NULL,
+    kept_until timestamp with time zone
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE pipeline.job_unique IS 'Which job holds a unique key; stale rows are taken over by the next one, or pruned.';
+
+CREATE TABLE pipeline.key_rule (
+    name text NOT NULL,
+    concurrency integer,
+    rate integer,
+    rate_seconds double precision,
+    CONSTRAINT key_rule_check CHECK (((rate IS NULL) = (rate_seconds IS NULL))),
+    CONSTRAINT key_rule_concurrency_check CHECK ((concurrency >= 1)),
+    CONSTRAINT key_rule_name_check CHECK (((name <> ''::text) AND (name !~ ':'::text) AND (length(name) <= 200))),
+    CONSTRAINT key_rule_rate_check CHECK ((rate >= 1)),
+    CONSTRAINT key_rule_rate_seconds_check CHECK ((rate_seconds > (0)::double precision))
+);
+
+COMMENT ON TABLE pipeline.key_rule IS 'Limits of keys: the rule `customer` holds for the keys `customer` and `customer:...`.';
+
 CREATE TABLE pipeline.lane (
     queue text NOT NULL,
     priority smallint NOT NULL,
-    mark bigint DEFAULT 0 NOT NULL,
-    settled bigint DEFAULT 0 NOT NULL,
-    settling bigint DEFAULT 0 NOT NULL,
-    settling_xid xid8,
-    swept_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    searched_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
-)
-WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
+    key text DEFAULT ''::text NOT NULL,
+    last_pos bigint,
+    limited boolean DEFAULT false NOT NULL
+);
 
-COMMENT ON TABLE pipeline.lane IS 'One row per queue and priority; the lock under which jobs are handed out.';
+COMMENT ON TABLE pipeline.lane IS 'One row per queue, priority and key; the lock under which jobs are handed out.';
 
-COMMENT ON COLUMN pipeline.lane.mark IS 'Every position up to this one was handed out.';
+COMMENT ON COLUMN pipeline.lane.last_pos IS 'No position beyond this one is handed out: the queue is paused or drained.';
 
-COMMENT ON COLUMN pipeline.lane.settled IS 'No job can appear at or below this position any more.';
-
-COMMENT ON COLUMN pipeline.lane.settling IS 'Becomes settled once every transaction up to settling_xid has ended.';
+COMMENT ON COLUMN pipeline.lane.limited IS 'The queue has a limit, which a claim has to check.';
 
 CREATE TABLE pipeline.lane_request (
     queue text NOT NULL,
-    priority smallint NOT NULL
+    priority smallint NOT NULL,
+    key text NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 
 COMMENT ON TABLE pipeline.lane_request IS 'Lanes that producers missed; a worker makes them.';
+
+CREATE TABLE pipeline.lane_state (
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    key text NOT NULL,
+    n bigint NOT NULL,
+    mark bigint DEFAULT 0 NOT NULL,
+    settled bigint DEFAULT 0 NOT NULL,
+    settling bigint DEFAULT 0 NOT NULL,
+    settling_xid xid8,
+    oldest_lease bigint DEFAULT 0 NOT NULL,
+    swept_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    searched_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_insert_threshold='-1');
+
+COMMENT ON TABLE pipeline.lane_state IS 'What a lane has handed out; of each lane only the row with the highest n holds.';
+
+COMMENT ON COLUMN pipeline.lane_state.mark IS 'Every position up to this one was handed out.';
+
+COMMENT ON COLUMN pipeline.lane_state.settled IS 'No job can appear at or below this position any more.';
+
+COMMENT ON COLUMN pipeline.lane_state.settling IS 'Becomes settled once every transaction up to settling_xid has ended.';
+
+COMMENT ON COLUMN pipeline.lane_state.oldest_lease IS 'No lease of this lane with a lower id is left.';
 
 CREATE TABLE pipeline.latency_window (
     seconds integer NOT NULL,
@@ -2023,11 +2917,18 @@ CREATE TABLE pipeline.lease (
     queue text NOT NULL,
     priority smallint NOT NULL,
     made_at timestamp with time zone NOT NULL,
-    ids bigint[] NOT NULL
+    ids bigint[] NOT NULL,
+    key text DEFAULT ''::text NOT NULL,
+    counted boolean DEFAULT false NOT NULL,
+    started bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
 
 COMMENT ON TABLE pipeline.lease IS 'Jobs handed out together to one worker; whoever holds the row may end them.';
+
+COMMENT ON COLUMN pipeline.lease.counted IS 'Limits count the jobs of this lease, so each is taken off when it ends.';
+
+COMMENT ON COLUMN pipeline.lease.started IS 'Jobs once lost with a worker that this one has begun; see pipeline.job.lost.';
 
 ALTER TABLE pipeline.lease ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pipeline.lease_id_seq
@@ -2037,6 +2938,16 @@ ALTER TABLE pipeline.lease ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE pipeline.limiter (
+    name text NOT NULL,
+    slot_seconds double precision DEFAULT 1 NOT NULL,
+    slot bigint DEFAULT 0 NOT NULL,
+    counts integer[] DEFAULT array_fill(0, ARRAY[65]) NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.limiter IS 'How often something was allowed lately; `queue:`, `key:` and `user:` tell whose it is.';
 
 CREATE TABLE pipeline.migration (
     name text NOT NULL,
@@ -2130,6 +3041,36 @@ CREATE SEQUENCE pipeline.outbox_id
     NO MAXVALUE
     CACHE 32;
 
+CREATE TABLE pipeline.queue (
+    name text NOT NULL,
+    concurrency integer,
+    rate integer,
+    rate_seconds double precision,
+    slots integer,
+    weight integer DEFAULT 1 NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    last_pos bigint,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT queue_check CHECK (((rate IS NULL) = (rate_seconds IS NULL))),
+    CONSTRAINT queue_concurrency_check CHECK ((concurrency >= 1)),
+    CONSTRAINT queue_name_check CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT queue_rate_check CHECK ((rate >= 1)),
+    CONSTRAINT queue_rate_seconds_check CHECK ((rate_seconds > (0)::double precision)),
+    CONSTRAINT queue_slots_check CHECK ((slots >= 1)),
+    CONSTRAINT queue_state_check CHECK ((state = ANY (ARRAY['running'::text, 'paused'::text, 'draining'::text]))),
+    CONSTRAINT queue_weight_check CHECK (((weight >= 1) AND (weight <= 1000)))
+);
+
+COMMENT ON TABLE pipeline.queue IS 'Queues that somebody has set something for; all others run without limits.';
+
+COMMENT ON COLUMN pipeline.queue.concurrency IS 'How many of its jobs run at once, over all workers.';
+
+COMMENT ON COLUMN pipeline.queue.slots IS 'How many a worker runs at once, in place of the worker''s own setting.';
+
+COMMENT ON COLUMN pipeline.queue.weight IS 'Its share of a worker whose slots all queues share.';
+
+COMMENT ON COLUMN pipeline.queue.last_pos IS 'As that of its lanes.';
+
 CREATE UNLOGGED TABLE pipeline.ring_0 (
     seq bigint NOT NULL,
     lineage text NOT NULL,
@@ -2165,6 +3106,29 @@ CREATE TABLE pipeline.setting (
 );
 
 COMMENT ON TABLE pipeline.setting IS 'Settings that SQL itself has to know; the daemon''s own are in its configuration.';
+
+CREATE TABLE pipeline.task (
+    name text NOT NULL,
+    queue text,
+    priority smallint,
+    max_attempts integer,
+    timeout interval,
+    expires interval,
+    key text,
+    unique_by text,
+    unique_for interval,
+    unique_until text,
+    on_clash text,
+    sealed boolean DEFAULT false NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT task_name_check CHECK (((name <> ''::text) AND (length(name) <= 500)))
+);
+
+COMMENT ON TABLE pipeline.task IS 'What programs declare of their tasks; workers write it down, and pipeline.enqueue reads it.';
+
+COMMENT ON COLUMN pipeline.task.key IS 'Template of the key: {name} stands for that argument.';
+
+COMMENT ON COLUMN pipeline.task.unique_by IS 'Template of what makes a job unique, or * for all of its arguments.';
 
 CREATE SEQUENCE pipeline.term
     START WITH 1
@@ -2256,8 +3220,17 @@ ALTER TABLE ONLY pipeline.former_watch
 ALTER TABLE ONLY pipeline.job
     ADD CONSTRAINT job_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY pipeline.job_unique
+    ADD CONSTRAINT job_unique_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY pipeline.key_rule
+    ADD CONSTRAINT key_rule_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY pipeline.lane
-    ADD CONSTRAINT lane_pkey PRIMARY KEY (queue, priority);
+    ADD CONSTRAINT lane_pkey PRIMARY KEY (queue, priority, key);
+
+ALTER TABLE ONLY pipeline.lane_state
+    ADD CONSTRAINT lane_state_pkey PRIMARY KEY (queue, priority, key, n);
 
 ALTER TABLE ONLY pipeline.latency_window
     ADD CONSTRAINT latency_window_pkey PRIMARY KEY (series, start, writer, part, seconds);
@@ -2283,8 +3256,14 @@ ALTER TABLE ONLY pipeline.leader
 ALTER TABLE ONLY pipeline.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY pipeline.limiter
+    ADD CONSTRAINT limiter_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY pipeline.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.queue
+    ADD CONSTRAINT queue_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY pipeline.ring_0
     ADD CONSTRAINT ring_0_pkey PRIMARY KEY (seq);
@@ -2294,6 +3273,9 @@ ALTER TABLE ONLY pipeline.ring_1
 
 ALTER TABLE ONLY pipeline.setting
     ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY pipeline.watch
     ADD CONSTRAINT watch_pkey PRIMARY KEY (id);
@@ -2316,9 +3298,13 @@ CREATE INDEX job_archive_id ON ONLY pipeline.job_archive USING brin (id) WITH (p
 
 CREATE INDEX job_archive_default_id_idx ON pipeline.job_archive_default USING brin (id) WITH (pages_per_range='16', autosummarize='on');
 
-CREATE INDEX job_delayed ON pipeline.job USING btree (queue, run_at) WHERE (pos IS NULL);
+CREATE INDEX job_delayed ON pipeline.job USING btree (queue, run_at) WHERE ((pos IS NULL) AND (needs = 0));
 
-CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, pos) WHERE (pos IS NOT NULL);
+CREATE INDEX job_expiring ON pipeline.job USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, key, pos) WHERE (pos IS NOT NULL);
+
+CREATE INDEX lane_turns ON pipeline.lane USING btree (queue, priority, key) WHERE ((key <> ''::text) OR limited);
 
 CREATE INDEX latency_window_start ON ONLY pipeline.latency_window USING btree (start);
 
@@ -2343,6 +3329,10 @@ CREATE INDEX latency_5m_start_idx1 ON pipeline.latency_5m USING btree (start) WH
 CREATE INDEX latency_5s_start_idx ON pipeline.latency_5s USING btree (start);
 
 CREATE INDEX latency_5s_start_idx1 ON pipeline.latency_5s USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX lease_key ON pipeline.lease USING btree (key) WHERE (key <> ''::text);
+
+CREATE INDEX lease_lane ON pipeline.lease USING btree (queue, priority, key, id);
 
 CREATE INDEX outbox_0_xid ON pipeline.outbox_0 USING btree (xid, id);
 
@@ -2399,11 +3389,19 @@ ALTER TABLE ONLY pipeline.alert_delivery
 ALTER TABLE ONLY pipeline.alert_progress
     ADD CONSTRAINT alert_progress_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES pipeline.alert_rule(id) ON DELETE CASCADE;
 
+REVOKE ALL ON FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.adopt_lanes() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) FROM PUBLIC;
 
@@ -2415,15 +3413,23 @@ REVOKE ALL ON FUNCTION pipeline.check_watchable(p_name text, p_relation oid) FRO
 
 REVOKE ALL ON FUNCTION pipeline.check_watches() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.claim(p_queue text, p_free bigint, p_limit bigint, p_worker bigint, p_after text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_key text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.close_if_full(p_gate bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.create_watch_triggers(p_watch pipeline.watch, p_relation oid, p_enable boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.drain_queue(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
 
@@ -2435,7 +3441,11 @@ REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION pipeline.foreign_cast(p_relation oid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.hold_queue(p_name text, p_state text, p_last_pos bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text, p_values text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.is_held(p_job pipeline.job) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
@@ -2449,15 +3459,27 @@ REVOKE ALL ON FUNCTION pipeline.maintain_archive(keep interval, ahead integer, O
 
 REVOKE ALL ON FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.needs_check(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.pause_queue(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.prune_lanes(p_idle interval) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.relation_named(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.relations_of(p_relation oid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.render_key(p_template text, p_args jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.resume_queue(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.ring(p_gate bigint) FROM PUBLIC;
 
@@ -2465,13 +3487,25 @@ REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position p
 
 REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.running(p_queue text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.set_key_rule(name text, concurrency integer, rate integer, per interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.set_queue(name text, concurrency integer, rate integer, per interval, slots integer, weight integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.slot_now(p_newest bigint, p_seconds double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.slot_of(p_newest bigint, p_place integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.start_alert_rule() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.sweep(p_queue text, p_limit bigint, p_worker bigint, p_every double precision, p_search_every double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.tag_of(p_relation oid) FROM PUBLIC;
 
@@ -2482,6 +3516,8 @@ REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_
 REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.turn(p_term bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
 

@@ -22,7 +22,7 @@ async def job_store(dsn: str, registry: Registry | None = None) -> AsyncIterator
 async def claim(store: JobStore, worker: int, limit: int = 100, queue: str = "default") -> list[Job]:
     """As a worker's feeder claims: lanes first, then up to `limit` jobs."""
     await store.adopt()
-    return await store.claim(queue, limit, worker)
+    return (await store.claim(queue, limit, worker)).jobs
 
 
 async def sweep(store: JobStore, worker: int, limit: int = 100, queue: str = "default") -> list[Job]:

@@ -2,9 +2,8 @@
 
 Owns: which statements make one step of a job, and in what order. Knows neither tasks nor when to call it.
 
-The theory is at the head of the migration that makes the tables. What must not be changed lightly:
-- A sweep locks the lane in one statement and looks in the next, under a newer snapshot.
-- A write that ends jobs goes through their lease, and a lease is deleted last, in the same transaction.
+The theory is at the head of the migrations that make the tables. What must not be changed lightly: a write that
+ends jobs goes through their lease, and a lease is deleted last, in the same transaction.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.core.job import Job, Outcome
+from pipeline.core.job import Job, JobHost, Outcome
 from pipeline.core.status import QueueStatus
 from pipeline.db import foreign
 from pipeline.db.connection import Connection, Database, Record, translated
@@ -34,9 +33,19 @@ JOB_SETTINGS = {
     # Every step relies on seeing the newest version of a row that it had to wait for.
     "default_transaction_isolation": "read committed",
 }
+ENDS = {"finish": "finished", "fail": "failed", "cancel": "cancelled", "expire": "expired"}
 DEAD_SECONDS = 15.0
 SWEEP_SECONDS = 0.05
 SEARCH_SECONDS = 60.0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a claim handed out. after: the key whose turn was last. ask_in: seconds after which a claim may get
+    jobs that this one could not have, or None."""
+
+    jobs: list[Job]
+    after: str
+    ask_in: float | None
 
 
 class Sweep(msgspec.Struct, frozen=True):
@@ -71,6 +80,11 @@ class JobStore:
     def __init__(self, database: Database, *, registry: Registry | None = None) -> None:
         self._db = database
         self._registry = registry
+        self._host: JobHost | None = None
+
+    def host(self, host: JobHost) -> None:
+        """Every job that is handed out from now on talks to this worker."""
+        self._host = host
 
     async def enqueue(
         self,
@@ -79,24 +93,31 @@ class JobStore:
         *,
         queue: str | None = None,
         run_at: datetime | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        key: str | None = None,
+        expires_at: datetime | None = None,
+        unique_key: str | None = None,
+        unique_for: float | None = None,
+        unique_until: str | None = None,
+        on_clash: str | None = None,
         conn: object = None,
     ) -> int:
         """Add one job; returns its id. The lower `priority` number runs first. timeout: seconds for one run.
 
         conn: a connection of the caller's, whose transaction the job belongs to; see pipeline.db.foreign.
-        What is not given comes from the task, where it is known. Raises TaskError for arguments that the task
-        does not take or that are not JSON, UsageError for a time without a zone.
+        What is not given comes from the task, where it is known. Options as of the SQL function `enqueue`.
+        Raises TaskError for arguments that the task does not take or that are not JSON, UsageError for a time
+        without a zone.
         """
         name, known = self._resolve(task)
-        if run_at is not None and run_at.tzinfo is None:
-            raise UsageError("run_at has no time zone", hint="Use datetime.now(UTC) + timedelta(...).")
         encoded = _encode(name, known, args or {})
         queue, max_attempts = _options(known, queue, max_attempts)
-        at = run_at.timestamp() if run_at is not None else None
-        values = (name, encoded, queue, priority, at, max_attempts, timeout)
+        values = (
+            name, encoded, queue, priority, _unix("run_at", run_at), max_attempts, timeout,
+            key, _unix("expires_at", expires_at), unique_key, unique_for, unique_until, on_clash,
+        )  # fmt: skip
         if conn is not None:
             return int(await foreign.fetchval(conn, statement("jobs/enqueue"), values))
         id_: int = await self._db.fetchval("jobs/enqueue", *values)
@@ -108,9 +129,11 @@ class JobStore:
         args: Sequence[Mapping[str, Any]],
         *,
         queue: str | None = None,
-        priority: int = 0,
+        run_at: datetime | None = None,
+        priority: int | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        expires_at: datetime | None = None,
     ) -> list[int]:
         """Add a job for each of `args` in one statement; returns their ids in order. Raises as `enqueue`."""
         name, known = self._resolve(task)
@@ -119,8 +142,9 @@ class JobStore:
         if not encoded:
             return []
         ids: list[int] = await self._db.fetchval(
-            "jobs/enqueue_many", name, encoded, queue, priority, max_attempts, timeout
-        )
+            "jobs/enqueue_many", name, encoded, queue, priority, _unix("run_at", run_at), max_attempts, timeout,
+            _unix("expires_at", expires_at),
+        )  # fmt: skip
         return ids
 
     async def register(self, name: str, queues: Sequence[str]) -> int:
@@ -136,9 +160,20 @@ class JobStore:
         """The worker's heartbeat, still to be started; it has a connection of its own."""
         return Heartbeat(self._db.dsn, worker, name, queues, turned)
 
-    async def claim(self, queue: str, limit: int, worker: int) -> list[Job]:
-        """Up to `limit` jobs of the queue's first lane that has any and is not being claimed from."""
-        return _jobs(await self._db.fetch("jobs/claim", queue, limit, worker))
+    async def claim(
+        self, queue: str, limit: int, worker: int, *, free: int | None = None, after: str = ""
+    ) -> Claim:
+        """Up to `limit` jobs: of the first lane that has any, or where jobs have keys, of each key in turn.
+
+        free: how many could begin at once, for a rate is not spent on more. after: where the turns go on.
+        """
+        rows = await self._db.fetch("jobs/claim", queue, limit if free is None else free, limit, worker, after)
+        if not rows:
+            return Claim([], after, None)
+        last = rows[-1]
+        if last["id"] is None:
+            return Claim(_jobs(rows[:-1], self._host), last["key"], last["waited"])
+        return Claim(_jobs(rows, self._host), last["key"], None)
 
     async def adopt(self) -> int:
         """Make the lanes that producers asked for; returns how many are new."""
@@ -160,30 +195,15 @@ class JobStore:
         which everything below the mark is searched, settled or not, in case a lease was lost.
         """
         began = time.monotonic()
-        jobs: list[Job] = []
-        unsettled = False
-        for lane in await self._db.fetch("jobs/unsettled", queue, every, search_every):
-            unsettled = True
-            if len(jobs) < limit and (lane["due"] or lane["whole"]):
-                jobs += await self._sweep_lane(queue, lane["priority"], lane["whole"], limit - len(jobs), worker)
-        return Sweep(jobs, unsettled, time.monotonic() - began)
+        lanes = await self._db.fetchrow("jobs/unsettled", queue, every, search_every)
+        if lanes is None or not lanes["due"]:
+            return Sweep([], bool(lanes and lanes["unsettled"]), time.monotonic() - began)
+        rows = await self._db.fetch("jobs/sweep", queue, limit, worker, every, search_every)
+        return Sweep(_jobs(rows, self._host), True, time.monotonic() - began)
 
-    async def _sweep_lane(self, queue: str, priority: int, whole: bool, limit: int, worker: int) -> list[Job]:
-        seen = await self._db.fetchrow("jobs/look", queue, priority, whole, limit)
-        if seen is None:
-            return []
-        found = seen["ids"]
-        note = (queue, priority, seen["oldest"], len(found) < limit, whole)
-        if not found:
-            await self._db.execute("jobs/settle", *note)
-            return []
-        async with self._db.acquire() as connection, connection.transaction(isolation="read_committed"):
-            mark = await connection.fetchval(statement("jobs/lock_lane"), queue, priority)
-            if mark is None:
-                return []
-            rows = await connection.fetch(statement("jobs/take"), queue, priority, worker, found, mark)
-            await connection.execute(statement("jobs/settle"), *note)
-        return _jobs(rows)
+    async def begin(self, job: Job, worker: int) -> bool:
+        """Note that a job which was once lost begins; False when the worker no longer holds it."""
+        return await self._db.fetchval("jobs/begin", job.id, job.lease, worker) is not None
 
     async def write(self, worker: int, outcomes: Sequence[Outcome], freed: Sequence[int] = ()) -> Written:
         """Take outcomes in, all or none. freed: the leases that hold nothing more after this.
@@ -191,8 +211,8 @@ class JobStore:
         Only what the worker still holds is changed. Writing the same outcomes again, because the answer to
         the first time was lost, changes nothing.
         """
-        ended = [o for o in outcomes if o.step in ("finish", "fail")]
-        retried = [o for o in outcomes if o.step == "retry"]
+        ended = [o for o in outcomes if o.step in ENDS]
+        retried = [o for o in outcomes if o.step in ("retry", "snooze")]
         released = [o for o in outcomes if o.step == "release"]
         counts = {"retried": 0, "released": 0}
         async with self._db.acquire() as connection:
@@ -208,6 +228,7 @@ class JobStore:
                             worker,
                             [o.delay for o in retried],
                             [o.error for o in retried],
+                            [o.step == "retry" for o in retried],
                         )
                     if released:
                         counts["released"] = await connection.fetchval(
@@ -280,7 +301,7 @@ async def _finish(connection: Connection, worker: int, ended: Sequence[Outcome],
             [o.job.id for o in ended],
             [o.job.lease for o in ended],
             worker,
-            ["finished" if o.step == "finish" else "failed" for o in ended],
+            [ENDS[o.step] for o in ended],
             [o.result for o in ended],
             [o.error for o in ended],
             [None if o.began is None else now - o.began for o in ended],
@@ -290,9 +311,18 @@ async def _finish(connection: Connection, worker: int, ended: Sequence[Outcome],
     return row
 
 
-def _options(known: Task | None, queue: str | None, max_attempts: int | None) -> tuple[str, int]:
-    own_queue, own_attempts = (known.queue, known.max_attempts) if known else ("default", 5)
-    return queue or own_queue, own_attempts if max_attempts is None else max_attempts
+def _options(known: Task | None, queue: str | None, max_attempts: int | None) -> tuple[str | None, int | None]:
+    if known is None:
+        return queue, max_attempts
+    return queue or known.queue, known.max_attempts if max_attempts is None else max_attempts
+
+
+def _unix(name: str, at: datetime | None) -> float | None:
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise UsageError(f"{name} has no time zone", hint="Use datetime.now(UTC) + timedelta(...).")
+    return at.timestamp()
 
 
 def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> str:
@@ -310,7 +340,7 @@ def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> str:
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def _jobs(rows: Sequence[Record]) -> list[Job]:
+def _jobs(rows: Sequence[Record], host: JobHost | None) -> list[Job]:
     return [
         Job(
             id=row["id"],
@@ -325,6 +355,11 @@ def _jobs(rows: Sequence[Record]) -> list[Job]:
             run_at=row["run_at"],
             lease=row["lease"],
             waited=row["waited"],
+            key=row["key"],
+            lost=row["lost"],
+            expires_in=row["expires_in"],
+            workflow=row["workflow"],
+            host=host,
         )
         for row in rows
     ]

@@ -1,74 +1,153 @@
 -- enqueue: adds a job and wakes the workers of its queue when the transaction commits; returns the job's id
 --
--- task: the name of a registered task. args: an object, the task's named arguments. priority: -32768 to 32767, the lower
--- number runs first. run_at: not before this time; null means at once. max_attempts: how often it may run until it has
--- failed. timeout: how long one run may take; null means the task's own limit.
--- locks: none that anyone waits for
+-- task: the name of a registered task. args: an object, the task's named arguments. What is null comes from what programs
+-- have declared of the task, else: queue "default", priority 0, five attempts. priority: -32768 to 32767, the lower number
+-- runs first. run_at: not before this time. max_attempts: how often it may run until it has failed. timeout: how long one
+-- run may take. key: whose job it is; jobs of one key share its limits, and keys take turns. expires_at: a job that has not
+-- begun by then never will. unique_key: as long as another job of that key lives (unique_until "end"), or has not begun
+-- ("start"), and for unique_for after it was added, this one is not added as well; on_clash says what happens in its place:
+-- "skip" (the id of the other is returned), and for a job that still waits for its time "replace" (its args and time),
+-- "reschedule" (its time) or "merge" (args are joined: lists are appended, the rest replaced).
+-- locks: none that anyone waits for; with a unique key, others that add the same key wait until this transaction ends
 create or replace function pipeline.enqueue(
     task text,
     args jsonb default '{}',
-    queue text default 'default',
-    priority int default 0,
+    queue text default null,
+    priority int default null,
     run_at timestamptz default null,
-    max_attempts int default 5,
-    timeout interval default null
+    max_attempts int default null,
+    timeout interval default null,
+    key text default null,
+    expires_at timestamptz default null,
+    unique_key text default null,
+    unique_for interval default null,
+    unique_until text default null,
+    on_clash text default null
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-    v_now timestamptz := pipeline.now();
-    v_later bool := coalesce(enqueue.run_at > v_now, false);
+    v_known pipeline.task;
     v_id bigint;
 begin
-    if coalesce(enqueue.task, '') = '' then
-        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
-    elsif coalesce(enqueue.queue, '') = '' then
-        raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
-            hint = 'Leave queue out to use the queue "default".';
-    elsif jsonb_typeof(enqueue.args) is distinct from 'object' then
-        raise exception 'args of task % must be a JSON object', enqueue.task using errcode = 'invalid_parameter_value',
-            hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
-    elsif coalesce(enqueue.priority not between -32768 and 32767, true) then
-        raise exception 'priority % is out of range', enqueue.priority using errcode = 'invalid_parameter_value',
-            hint = 'Use -32768 to 32767; the lower number runs first.';
-    elsif coalesce(enqueue.max_attempts < 1, true) then
-        raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    select * into v_known from pipeline.task t where t.name = task;
+    if v_known.name is not null then
+        queue := coalesce(queue, v_known.queue);
+        priority := coalesce(priority, v_known.priority);
+        max_attempts := coalesce(max_attempts, v_known.max_attempts);
+        timeout := coalesce(timeout, v_known.timeout);
+        key := coalesce(key, pipeline.render_key(v_known.key, args));
+        expires_at := coalesce(expires_at, greatest(run_at, pipeline.now()) + v_known.expires);
+        if v_known.unique_by is not null and unique_key is null then
+            unique_key := task || ':' || case when v_known.unique_by = '*' then md5(args::text)
+                else pipeline.render_key(v_known.unique_by, args) end;
+            unique_for := coalesce(unique_for, v_known.unique_for);
+            unique_until := coalesce(unique_until, v_known.unique_until);
+            on_clash := coalesce(on_clash, v_known.on_clash);
+        end if;
     end if;
+    if not coalesce(
+        task <> '' and jsonb_typeof(args) = 'object' and coalesce(queue, 'default') <> ''
+        and coalesce(priority, 0) between -32768 and 32767 and coalesce(max_attempts, 1) >= 1
+        and length(coalesce(key, '')) <= 200, false
+    ) then
+        perform pipeline.refuse_job(task, args, queue, priority, max_attempts, key);
+    end if;
+    if unique_key is not null then
+        return pipeline.enqueue_unique(
+            task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+        );
+    end if;
+    return pipeline.add_job(
+        task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+        coalesce(key, ''), expires_at
+    );
+end
+$$;
 
-    if v_later then
-        insert into pipeline.job (task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout)
-        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, null, enqueue.run_at, v_now,
-                enqueue.max_attempts, enqueue.timeout)
+-- add_job: what enqueue does once everything is known
+create or replace function pipeline.add_job(
+    p_task text, p_args jsonb, p_queue text, p_priority int, p_run_at timestamptz, p_max_attempts int, p_timeout interval,
+    p_key text, p_expires_at timestamptz
+) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz := pipeline.now();
+    v_told text := pg_current_xact_id()::text || ':' || p_queue;
+    v_id bigint;
+begin
+    if p_run_at > v_now then
+        insert into pipeline.job (
+            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
+        )
+        values (p_task, p_args, p_queue, p_priority, null, p_run_at, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
         returning id into v_id;
-        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
-    else
-        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout)
-        values (enqueue.task, enqueue.args, enqueue.queue, enqueue.priority, v_now, v_now,
-                enqueue.max_attempts, enqueue.timeout)
-        returning id into v_id;
-        perform pipeline.request_lane(enqueue.queue, enqueue.priority);
-        perform pipeline.wake_workers(enqueue.queue);
+        perform pipeline.request_lane(p_queue, p_priority, p_key);
+        return v_id;
+    end if;
+    with made as (
+        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout, key, expires_at)
+        values (p_task, p_args, p_queue, p_priority, v_now, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
+        returning id
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select p_queue, p_priority, p_key
+        where not exists (
+            select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint and l.key = p_key
+        )
+    )
+    select id into v_id from made;
+    if current_setting('pipeline.told_workers', true) is distinct from v_told then
+        perform pipeline.emit('pipeline.jobs', p_queue), set_config('pipeline.told_workers', v_told, true);
     end if;
     return v_id;
 end
 $$;
+revoke execute on function pipeline.add_job from public;
 
--- request_lane: leaves a note for the workers where a lane is missing
-create or replace function pipeline.request_lane(p_queue text, p_priority int) returns void
-language plpgsql volatile
+-- refuse_job: says what is wrong with a job
+create or replace function pipeline.refuse_job(
+    p_task text, p_args jsonb, p_queue text, p_priority int, p_max_attempts int, p_key text
+) returns void
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not exists (
-        select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint
-    ) then
-        insert into pipeline.lane_request (queue, priority) values (p_queue, p_priority);
+    if coalesce(p_task, '') = '' then
+        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
+    elsif p_queue = '' then
+        raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
+            hint = 'Leave queue out to use the task''s own.';
+    elsif jsonb_typeof(p_args) is distinct from 'object' then
+        raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
+            hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
+    elsif p_priority not between -32768 and 32767 then
+        raise exception 'priority % is out of range', p_priority using errcode = 'invalid_parameter_value',
+            hint = 'Use -32768 to 32767; the lower number runs first.';
+    elsif p_max_attempts < 1 then
+        raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    elsif length(p_key) > 200 then
+        raise exception 'the key of a job may have 200 characters, not %', length(p_key)
+            using errcode = 'invalid_parameter_value';
     end if;
 end
 $$;
-revoke execute on function pipeline.request_lane(text, int) from public;
+revoke execute on function pipeline.refuse_job from public;
+
+-- render_key: a template with each {name} replaced by that argument; null for no template
+create or replace function pipeline.render_key(p_template text, p_args jsonb) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select string_agg(case when i % 2 = 1 then part else coalesce(p_args ->> part, '') end, '' order by i)
+    from regexp_split_to_table(p_template, '[{}]') with ordinality as p (part, i)
+$$;
+revoke execute on function pipeline.render_key from public;
 
 -- wake_workers: tells the workers of a queue to look, once for many calls in a row of the same transaction
 --

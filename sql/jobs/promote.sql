@@ -8,13 +8,13 @@ with due as materialized (
     cross join lateral (
         select j.id
         from pipeline.job j
-        where j.queue = q.queue and j.pos is null and j.run_at <= (select pipeline.now())
+        where j.queue = q.queue and j.pos is null and j.needs = 0 and j.run_at <= (select pipeline.now())
         order by j.run_at
         limit $2
         for update skip locked
     ) j
 ), placed as (
-    update pipeline.job j set pos = nextval('pipeline.job_pos') from due where j.id = due.id and j.pos is null returning 1
+    update pipeline.job j set pos = nextval('pipeline.job_pos') from due where j.id = due.id and j.pos is null and j.needs = 0 returning 1
 )
 select
     (select count(*) from placed) as promoted,
@@ -23,7 +23,7 @@ select
         from unnest($1::text[]) q (queue)
         cross join lateral (
             select j.run_at from pipeline.job j
-            where j.queue = q.queue and j.pos is null and j.run_at > (select pipeline.now())
+            where j.queue = q.queue and j.pos is null and j.needs = 0 and j.run_at > (select pipeline.now())
             order by j.run_at
             limit 1
         ) n

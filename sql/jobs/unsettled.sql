@@ -1,11 +1,17 @@
--- unsettled: the lanes of a queue below whose mark a job may be that nobody holds
+-- unsettled: whether a queue has lanes below whose mark a job may be that nobody holds, and whether it is time to look
 -- $1 text: queue   $2 float8: seconds that must have passed since the last sweep   $3 float8: since the last full search
--- `due` tells whether it is time; `whole` asks for a search of everything below the mark, a guard against lost leases
 -- locks: none
 select
-    l.priority,
-    l.swept_at <= t.now - make_interval(secs => $2) as due,
-    l.searched_at <= t.now - make_interval(secs => $3) as whole
-from pipeline.lane l, (select pipeline.now() as now) t
-where l.queue = $1 and (l.settled < l.mark or l.searched_at <= t.now - make_interval(secs => $3))
-order by l.priority
+    count(*) > 0 as unsettled,
+    coalesce(bool_or(
+        s.swept_at <= t.now - make_interval(secs => $2) or s.searched_at <= t.now - make_interval(secs => $3)
+    ), false) as due
+from pipeline.lane l
+cross join (select pipeline.now() as now) t
+cross join lateral (
+    select * from pipeline.lane_state s
+    where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+    order by s.n desc limit 1
+) s
+where l.queue = $1 and l.last_pos is null
+    and (s.settled < s.mark or s.searched_at <= t.now - make_interval(secs => $3))

@@ -54,12 +54,14 @@ async def work(store: JobStore, rng: Random, run: Run, late: set[asyncio.Task[No
     worker = await store.register("w", ["default"])
     while run.working:
         await store.adopt()
-        jobs = await store.claim("default", 20, worker)
+        jobs = (await store.claim("default", 20, worker)).jobs
         if not jobs:
             jobs = (await store.sweep("default", 20, worker, every=0.001)).jobs
             run.counts["stragglers"] += len(jobs)
         for job in jobs:
             run.handed.setdefault((job.id, job.attempt), []).append(worker)
+            if job.lost:
+                await store.begin(job, worker)  # or the loss of this worker would not count as a run
         if not jobs:
             await asyncio.sleep(0.003)
             continue

@@ -49,7 +49,7 @@ async def test_claims_of_several_workers_never_overlap(store: JobStore) -> None:
     async def take(worker: int) -> list[int]:
         got: list[int] = []
         for _ in range(200):
-            got += ids(await store.claim("default", 7, worker))
+            got += ids((await store.claim("default", 7, worker)).jobs)
         return got
 
     taken = await asyncio.gather(*map(take, workers))
@@ -63,7 +63,7 @@ async def test_the_lower_priority_number_runs_first_and_within_it_the_older_job(
     made = [await store.enqueue("t", priority=p) for p in (5, 0, -3, 0, 5)]
     await store.adopt()
     order: list[int] = []
-    while jobs := await store.claim("default", 1, worker):
+    while jobs := (await store.claim("default", 1, worker)).jobs:
         order += ids(jobs)
     assert order == [made[2], made[1], made[3], made[0], made[4]]
 
