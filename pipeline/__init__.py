@@ -12,21 +12,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
     from pipeline.app.enqueue import enqueue_in
+    from pipeline.core.directives import Cancel, Discard, Retry, Snooze
     from pipeline.core.events import Event
     from pipeline.core.job import Job
+    from pipeline.core.limits import Rate, Unique
+    from pipeline.core.retry import Backoff
     from pipeline.errors import PgreflexError
-    from pipeline.registry import export, on, task
+    from pipeline.registry import export, middleware, on, task
 
 __version__ = "0.1.0"
 __all__ = [
+    "Backoff",
+    "Cancel",
     "Client",
+    "Discard",
     "Event",
     "Job",
     "PgreflexError",
+    "Rate",
+    "Retry",
+    "Snooze",
+    "Unique",
     "__version__",
     "connect",
     "enqueue_in",
     "export",
+    "middleware",
     "on",
     "task",
 ]
@@ -35,10 +46,18 @@ _HOMES = {
     "Client": "pipeline.app",
     "connect": "pipeline.app",
     "enqueue_in": "pipeline.app.enqueue",
+    "Cancel": "pipeline.core.directives",
+    "Discard": "pipeline.core.directives",
+    "Retry": "pipeline.core.directives",
+    "Snooze": "pipeline.core.directives",
     "Event": "pipeline.core.events",
     "Job": "pipeline.core.job",
+    "Rate": "pipeline.core.limits",
+    "Unique": "pipeline.core.limits",
+    "Backoff": "pipeline.core.retry",
     "PgreflexError": "pipeline.errors",
     "export": "pipeline.registry",
+    "middleware": "pipeline.registry",
     "on": "pipeline.registry",
     "task": "pipeline.registry",
 }

@@ -1,56 +1,43 @@
-"""The tasks and event consumers that a program brings.
+"""The tasks, middleware and event consumers that a program brings.
 
-Owns: the two decorators, the registry that they fill, the check of a task's arguments. Knows neither the
+Owns: the decorators, the registry that they fill, what the tasks of one program must agree on. Knows neither the
 queue nor the feed.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
 import msgspec
 
 from pipeline.core.export import Export
-from pipeline.core.retry import Backoff
+from pipeline.core.job import Job
+from pipeline.definition import Task, TaskOptions, define, is_async, source_of
 from pipeline.errors import TaskError
 from pipeline.modules import load_modules
+
+__all__ = [
+    "Consumer",
+    "Middleware",
+    "Registry",
+    "Task",
+    "default",
+    "export",
+    "filling",
+    "load",
+    "middleware",
+    "on",
+    "task",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 OPS = ("insert", "update", "delete", "truncate", "emit", "whole")
 
-
-class Task(msgspec.Struct, frozen=True):
-    """A function that jobs run. `function` takes the job first and the job's args by name.
-
-    timeout: seconds that one run may take, or None. source: where it was defined, for messages.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    queue: str
-    max_attempts: int
-    timeout: float | None
-    backoff: Backoff
-    source: str
-    signature: inspect.Signature
-
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
-
-    def check(self, args: Mapping[str, Any]) -> None:
-        """Raises TaskError when the function cannot be called with these arguments."""
-        try:
-            self.signature.bind(None, **args)
-        except TypeError as error:
-            raise TaskError(
-                f"task {self.name} does not take these arguments: {error}",
-                hint=f"It is defined as {self.function.__name__}{self.signature} in {self.source}.",
-            ) from None
+CallNext: TypeAlias = Callable[[Job], Awaitable[Any]]
+Around: TypeAlias = Callable[[Job, CallNext], Awaitable[Any]]
 
 
 class Consumer(msgspec.Struct, frozen=True):
@@ -62,59 +49,47 @@ class Consumer(msgspec.Struct, frozen=True):
     source: str
 
 
+class Middleware(msgspec.Struct, frozen=True):
+    """A function around the runs of jobs. tasks (names or functions), queues: of which; empty means all."""
+
+    function: Around
+    tasks: tuple[str | Callable[..., Any], ...] = ()
+    queues: tuple[str, ...] = ()
+
+    def covers(self, job: Job, task: Task) -> bool:
+        """Whether it is around this job's runs."""
+        return (not self.tasks or task.name in self.tasks or task.function in self.tasks) and (
+            not self.queues or job.queue in self.queues
+        )
+
+
 class Registry:
-    """Tasks by name, and consumers in the order in which they were defined."""
+    """Tasks by name; consumers and middleware in the order in which they were defined."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.consumers: list[Consumer] = []
         self.exports: dict[str, Export] = {}
+        self.middlewares: list[Middleware] = []
 
     def get(self, name: str) -> Task | None:
         """The task of that name, if this program has it."""
         return self.tasks.get(name)
 
     def add_task(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        max_attempts: int = 5,
-        timeout: float | None = None,
-        backoff: Backoff | None = None,
+        self, function: Callable[..., Any], *, name: str | None = None, **options: Unpack[TaskOptions]
     ) -> Task:
-        """Register a function. Raises TaskError when it cannot be a task, or its name is taken."""
-        signature = inspect.signature(function)
-        first = next(iter(signature.parameters.values()), None)
-        label = name or f"{function.__module__}.{function.__qualname__}"
-        if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
-            raise TaskError(
-                f"task {label} takes no job ({source_of(function)})",
-                hint="Make the job the first parameter: async def send(job: Job, order_id: int).",
-            )
-        if max_attempts < 1 or not queue or (timeout is not None and timeout <= 0):
-            raise TaskError(
-                f"task {label} has an option that cannot be meant ({source_of(function)})",
-                hint="max_attempts is at least 1, timeout is seconds above 0, and queue is not empty.",
-            )
-        task = Task(
-            label,
-            function,
-            queue,
-            max_attempts,
-            timeout,
-            backoff or Backoff(),
-            source_of(function),
-            signature,
-        )
-        known = self.tasks.get(label)
+        """Register a function. Raises TaskError when it cannot be a task, its name is taken, or its key's limits
+        are not those of another task with such keys."""
+        task = define(function, name, options)
+        known = self.tasks.get(task.name)
         if known is not None and _home(known.function) != _home(function):
             raise TaskError(
-                f"two tasks are named {label}: {known.source} and {task.source}",
+                f"two tasks are named {task.name}: {known.source} and {task.source}",
                 hint='Give one of them another name: @task(name="...").',
             )
-        self.tasks[label] = task
+        self._check_rule(task)
+        self.tasks[task.name] = task
         return task
 
     def add_consumer(self, function: Callable[..., Any], table: str, ops: Sequence[str] = ()) -> Consumer:
@@ -138,6 +113,36 @@ class Registry:
             raise TaskError(f"two exports are named {name}", hint="Give one of them another name.")
         return export
 
+    def add_middleware(
+        self,
+        function: Around,
+        *,
+        tasks: Iterable[str | Callable[..., Any]] = (),
+        queues: Iterable[str] = (),
+    ) -> Middleware:
+        """Register a function around runs; the first that is registered is outermost. Raises TaskError."""
+        if not is_async(function):
+            raise TaskError(
+                f"the middleware {getattr(function, '__name__', function)} is not async ({source_of(function)})",
+                hint="Write: async def name(job, call_next): return await call_next(job)",
+            )
+        if isinstance(tasks, str) or isinstance(queues, str):
+            raise TaskError(
+                f"tasks and queues of a middleware are lists ({source_of(function)})", hint='tasks=["a"]'
+            )
+        made = Middleware(function, tuple(tasks), tuple(queues))
+        self.middlewares = [m for m in self.middlewares if _home(m.function) != _home(function)]
+        self.middlewares.append(made)
+        return made
+
+    def prepare(self) -> None:
+        """Read the types of all arguments now. Raises TaskError for a task whose types cannot be read."""
+        for task in self.tasks.values():
+            try:
+                task.arguments.prepare()
+            except TaskError as error:
+                raise TaskError(f"task {task.name}: {error.message} ({task.source})", hint=error.hint) from None
+
     def find(self, task: str | Task | Callable[..., Any]) -> Task | None:
         """The task meant by a name, a Task or a decorated function; None for a name that is not known here.
 
@@ -154,6 +159,20 @@ class Registry:
             f"{getattr(task, '__qualname__', task)!s} is not a task", hint="Decorate it with @pipeline.task."
         )
 
+    def _check_rule(self, task: Task) -> None:
+        rule = task.key_rule
+        for other in self.tasks.values():
+            theirs = other.key_rule
+            if rule is None or theirs is None or other.name == task.name:
+                continue
+            if theirs.name == rule.name and theirs != rule:
+                raise TaskError(
+                    f"the tasks {other.name} ({other.source}) and {task.name} ({task.source}) set different limits"
+                    f" for the keys {rule.name}:...",
+                    hint="Tasks whose keys begin with the same word share their limits: set the same concurrency"
+                    " and rate in both, or let one of the keys begin with another word.",
+                )
+
 
 default = Registry()
 """What the bare decorators fill outside `load`."""
@@ -166,42 +185,51 @@ def task(name: F) -> F: ...
 
 
 @overload
-def task(
-    name: str | None = None,
-    *,
-    queue: str = "default",
-    max_attempts: int = 5,
-    timeout: float | None = None,
-    backoff: Backoff | None = None,
-) -> Callable[[F], F]: ...
+def task(name: str | None = None, **options: Unpack[TaskOptions]) -> Callable[[F], F]: ...
 
 
-def task(
-    name: Any = None,
-    *,
-    queue: str = "default",
-    max_attempts: int = 5,
-    timeout: float | None = None,
-    backoff: Backoff | None = None,
-) -> Any:
+def task(name: Any = None, **options: Unpack[TaskOptions]) -> Any:
     """Make a task of an async or plain function; the function itself stays as it was.
 
     Its first parameter is the job, the others are the job's args. A plain function runs in a thread, and a
     thread cannot be stopped: after its timeout the job is retried while the thread may still be at work.
-    name: what jobs call it; module and function name by default. timeout: seconds that one run may take.
-    Raises TaskError.
+    name: what jobs call it; module and function name by default. options: see `Task`. Raises TaskError.
     """
     if callable(name):
         _filling.get().add_task(name)
         return name
 
     def decorate(function: F) -> F:
-        _filling.get().add_task(
-            function, name=name, queue=queue, max_attempts=max_attempts, timeout=timeout, backoff=backoff
-        )
+        _filling.get().add_task(function, name=name, **options)
         return function
 
     return decorate
+
+
+@overload
+def middleware(function: F) -> F: ...
+
+
+@overload
+def middleware(
+    *, tasks: Iterable[str | Callable[..., Any]] = (), queues: Iterable[str] = ()
+) -> Callable[[F], F]: ...
+
+
+def middleware(
+    function: Any = None, *, tasks: Iterable[str | Callable[..., Any]] = (), queues: Iterable[str] = ()
+) -> Any:
+    """Put an async function `(job, call_next)` around every run of a job, or of those of some tasks or queues.
+
+    `await call_next(job)` runs the job and returns its result, or raises what it raised. What the function
+    returns is the job's result, what it raises is its error. Raises TaskError.
+    """
+
+    def decorate(function: F) -> F:
+        _filling.get().add_middleware(function, tasks=tasks, queues=queues)
+        return function
+
+    return decorate if function is None else decorate(function)
 
 
 def on(table: str, ops: Sequence[str] = ()) -> Callable[[F], F]:
@@ -239,6 +267,7 @@ def load(modules: Sequence[str], registry: Registry = default) -> Registry:
             if isinstance(error.__cause__, TaskError):
                 raise error.__cause__ from None
             raise
+    registry.prepare()
     return registry
 
 
@@ -252,12 +281,6 @@ def filling(registry: Registry) -> Iterator[Registry]:
         _filling.reset(token)
 
 
-def source_of(function: Callable[..., Any]) -> str:
-    """File and line of a function, or its module where there is no code to point at."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else str(getattr(function, "__module__", "?"))
-
-
 def _home(function: Callable[..., Any]) -> tuple[str, str]:
     """Two functions with the same home are one, read twice: a reload may replace it."""
-    return function.__module__, function.__qualname__
+    return function.__module__, getattr(function, "__qualname__", repr(function))
