@@ -1,6 +1,7 @@
-"""Runs one job: calls its task, limits its time, and puts into words how it ended.
+"""Runs one job: calls its task and limits its time.
 
-Owns: the step from a job to its outcome. Knows neither the queue nor other jobs.
+Owns: the ways of calling a task, in the loop, in a thread, in a process, with middleware around. Knows neither
+the queue nor other jobs.
 """
 
 from __future__ import annotations
@@ -10,64 +11,103 @@ import contextlib
 import contextvars
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import msgspec
-import structlog
-
+from handlers.endings import clean, error_text, failed, finished, too_long, unknown
+from handlers.middleware import around, wrap
+from handlers.processes import Processes
 from pipeline.core.job import Job, Outcome
-from pipeline.core.retry import Backoff
-from pipeline.errors import TaskError
 from pipeline.registry import Registry, Task
 
-ERROR_CHARACTERS = 4_000
-TRACEBACK_FRAMES = 12
+__all__ = ["clean", "error_text", "in_thread", "run"]
 
-log = structlog.get_logger("pgreflex.jobs")
+AROUND_SECONDS = 5.0
 
 
-async def run(job: Job, registry: Registry, rng: Random) -> Outcome:
-    """Run a job to its end. Raises only when the caller itself is cancelled."""
+async def run(
+    job: Job,
+    registry: Registry,
+    rng: Random,
+    *,
+    held_for: float = 0.0,
+    processes: Processes | None = None,
+) -> Outcome:
+    """Run a job to its end. Raises only when the caller itself is cancelled.
+
+    held_for: seconds since the job was claimed. processes: where tasks with `process` run; without any, such a
+    task gets a process that ends with it.
+    """
+    if job.expires_in is not None and (late := expired(job, held_for)):
+        return late
     began = time.monotonic()
-    task = registry.get(job.task)
+    task = registry.tasks.get(job.task)
+    if task is None:
+        return unknown(job, rng)
     try:
-        if task is None:
-            return _failed(job, None, _unknown(job), began, rng)
         limit = task.timeout if job.timeout is None else job.timeout
-        result = await (_call(task, job) if limit is None else _call_within(task, job, limit))
+        if registry.middlewares or task.process:
+            result = await _call_around(registry, task, job, limit, processes)
+        else:
+            result = await call(task, job, limit)
     except asyncio.CancelledError as error:
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             raise
-        return _failed(job, task, error, began, rng)  # the task cancelled itself
+        return failed(job, task, error, began, rng)  # the task cancelled itself
     except (Exception, SystemExit) as error:  # whatever a task raises is its own failure, never the worker's
-        return _failed(job, task, error, began, rng)
-    return Outcome(job, "finish", _encoded(job, result), began=began, ms=(time.monotonic() - began) * 1000)
+        return failed(job, task, error, began, rng)
+    return finished(job, task, result, began, rng)
 
 
-def _unknown(job: Job) -> TaskError:
-    return TaskError(
-        f"no task is named {job.task} in this process",
-        hint="Name its module with --import, or in `imports`.",
-    )
+def expired(job: Job, held_for: float) -> Outcome | None:
+    """The outcome of a job that should have begun before now; None for one that may begin."""
+    if job.expires_in is None or held_for < job.expires_in:
+        return None
+    return Outcome(job, "expire", error="it did not begin in time")
 
 
-async def _call(task: Task, job: Job) -> Any:
-    if task.is_async:
-        return await task.function(job, **job.args)
-    return await in_thread(lambda: task.function(job, **job.args))
-
-
-async def _call_within(task: Task, job: Job, limit: float) -> Any:
+async def call(task: Task, job: Job, limit: float | None) -> Any:
+    """Call the task here, in the loop or in a thread. Raises what it raises, TaskError after `limit` seconds."""
+    args = task.bind(job.args)
+    if limit is None:
+        if task.is_async:
+            return await task.function(job, **args)
+        return await in_thread(lambda: task.function(job, **args))
     try:
         async with asyncio.timeout(limit) as scope:
-            return await _call(task, job)
+            if task.is_async:
+                return await task.function(job, **args)
+            return await in_thread(lambda: task.function(job, **args))
     except TimeoutError:
         if scope.expired():
-            raise TaskError(f"task {job.task} took longer than its timeout of {limit:g} s", hint="") from None
+            raise too_long(job, limit) from None
+        raise
+
+
+async def _call_around(
+    registry: Registry, task: Task, job: Job, limit: float | None, processes: Processes | None
+) -> Any:
+    """With the middleware around it, which sees the task's timeout as an error and has some seconds more."""
+
+    async def innermost(job: Job) -> Any:
+        if not task.process:
+            return await call(task, job, limit)
+        if processes is not None:
+            return await processes.run(job, task, limit)
+        async with Processes() as own:
+            return await own.run(job, task, limit)
+
+    layers = around(registry, job, task)
+    if not layers or limit is None:
+        return await wrap(layers, innermost)(job)
+    try:
+        async with asyncio.timeout(limit + AROUND_SECONDS) as scope:
+            return await wrap(layers, innermost)(job)
+    except TimeoutError:
+        if scope.expired():
+            raise too_long(job, limit) from None
         raise
 
 
@@ -103,50 +143,3 @@ async def in_thread(call: Callable[[], Any]) -> Any:
 
     threading.Thread(target=work, name="pgreflex-task", daemon=True).start()
     return await future
-
-
-def _failed(job: Job, task: Task | None, error: BaseException, began: float, rng: Random) -> Outcome:
-    text, ms = error_text(error), (time.monotonic() - began) * 1000
-    if job.last_attempt:
-        log.error(
-            "a job has failed", job=job.id, task=job.task, attempt=job.attempt, error=text.partition("\n")[0]
-        )
-        return Outcome(job, "fail", error=text, began=began, ms=ms)
-    delay = (task.backoff if task else Backoff()).delay(job.attempt, rng)
-    log.info(
-        "a job will be retried",
-        job=job.id, task=job.task, attempt=job.attempt, seconds=round(delay, 1), error=text.partition("\n")[0],
-    )  # fmt: skip
-    return Outcome(job, "retry", error=text, delay=delay, began=began, ms=ms)
-
-
-def _encoded(job: Job, result: Any) -> str | None:
-    """The result as JSON that Postgres takes. The work is done: one that cannot be kept is no failure."""
-    if result is None:
-        return None
-    try:
-        text = msgspec.json.encode(result).decode()
-    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
-        log.warning("the result of a job cannot be kept", job=job.id, task=job.task, error=str(error))
-        return None
-    if "\\u0000" in text:
-        log.warning("the result of a job cannot be kept", job=job.id, task=job.task, error="it holds a zero byte")
-        return None
-    return text
-
-
-def error_text(error: BaseException) -> str:
-    """Type and message, and below them the user's end of the traceback, at most ERROR_CHARACTERS."""
-    if isinstance(error, TaskError):
-        return clean(" ".join(filter(None, (f"{type(error).__name__}: {error.message}.", error.hint))))
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None and where.tb_frame.f_code.co_filename == __file__:
-        where = where.tb_next
-    frames = "".join(traceback.format_list(traceback.extract_tb(where)[-TRACEBACK_FRAMES:]))
-    head = f"{type(error).__name__}: {error}"[: ERROR_CHARACTERS // 2]
-    return clean(f"{head}\n\n{frames[-ERROR_CHARACTERS // 2 :]}".rstrip())
-
-
-def clean(text: str) -> str:
-    """Text that Postgres takes: no zero bytes, no half of a surrogate pair."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "replace").decode()[:ERROR_CHARACTERS]
