@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
@@ -89,8 +89,7 @@ def unknown(job: Job, rng: Random) -> Outcome:
         f"no task is named {job.task} in this process", hint="Name its module with --import, or in `imports`."
     )
     log.warning("a job waits for a process that has its task", task=job.task, hint=error.hint)
-    step: Literal["retry", "fail"] = "fail" if job.last_attempt else "retry"
-    return Outcome(job, step, error=error_text(error), delay=UNKNOWN_SECONDS * rng.uniform(0.5, 1))
+    return Outcome(job, "snooze", error=error_text(error), delay=UNKNOWN_SECONDS * rng.uniform(0.5, 1))
 
 
 def too_long(job: Job, limit: float) -> TaskError:

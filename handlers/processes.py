@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -165,8 +165,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._writer: asyncio.StreamWriter | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - for the type
-        self._process = transport
+        self._process = cast(asyncio.SubprocessTransport, transport)  # uvloop's own is no subclass of it
         self._alive.add(self)
 
     def process_exited(self) -> None:

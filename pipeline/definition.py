@@ -112,9 +112,10 @@ class Task(msgspec.Struct, frozen=True):
 
     def misfit(self, problem: str) -> TaskError:
         """The error for arguments that do not fit."""
+        name = getattr(self.function, "__name__", self.name)
         return TaskError(
             f"task {self.name} does not take these arguments: {problem}",
-            hint=f"It is defined as {self.function.__name__}{self.signature} in {self.source}.",
+            hint=f"It is defined as {name}{self.signature} in {self.source}.",
         )
 
     def bind(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +139,8 @@ def define(function: Callable[..., Any], name: str | None, options: TaskOptions)
     taken: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     try:
         _check_names(label, taken)
-        _check_function(function, signature, taken)
         _check_numbers(taken)
+        _check_function(function, signature, taken)
         _check_limits(taken)
         arguments = Arguments(function, signature)
         _check_templates(arguments, taken)
@@ -271,5 +272,5 @@ def _check_kinds(function: Callable[..., Any], taken: dict[str, Any]) -> None:
         return
     if "batch" in taken:
         raise _Mistake("batch and process do not go together")
-    if "<locals>" in getattr(function, "__qualname__", ""):
+    if "<locals>" in getattr(function, "__qualname__", "<locals>"):
         raise _Mistake("with process it is to be defined at the top of a module, which its process imports")

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("pipeline", "handlers") for path in (ROOT / package).rglob("*.py"))
 MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
-PUBLIC = ["Client", "Event", "Job", "PgreflexError", "connect", "enqueue_in", "export", "on", "task"]
+PUBLIC = [
+    "Backoff", "Cancel", "Client", "Discard", "Event", "Job", "PgreflexError", "Rate", "Retry", "Snooze", "Unique",
+    "connect", "enqueue_in", "export", "middleware", "on", "task",
+]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.
 LONE_TASKS = {
@@ -141,7 +144,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     ("begin", "heavy"),
     [
         ("import pipeline", HEAVY),
-        ("from pipeline import PgreflexError, Event, Job", HEAVY),
+        ("from pipeline import PgreflexError, Event, Job, Rate, Unique, Backoff, Retry, Snooze, Cancel", HEAVY),
         ("from pipeline import task, on", ["asyncpg", "aiohttp", "click", "pydantic", "uvloop", "handlers"]),
     ],
 )

@@ -203,15 +203,19 @@ async def test_a_result_that_cannot_be_kept_does_not_run_the_job_again(
     assert [(row["state"], row["attempt"], row["result"]) for row in rows] == [("finished", 1, None)] * 2
 
 
-async def test_an_unknown_task_is_retried_so_that_another_worker_can_run_it(
+async def test_an_unknown_task_is_put_off_so_that_another_worker_can_run_it(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:
     id_ = await store.enqueue("elsewhere")
     async with running(store, registry):
-        await eventually(lambda: sql.fetchval("select attempt = 2 and pos is null from pipeline.job"))
-    error = await sql.fetchval("select error from pipeline.job where id = $1", id_)
-    assert "no task is named elsewhere in this process" in error
-    assert "--import" in error
+        await eventually(lambda: sql.fetchval("select error is not null from pipeline.job"))
+    row = await sql.fetchrow(
+        "select *, extract(epoch from run_at - now()) as seconds from pipeline.job where id = $1", id_
+    )
+    assert (row["attempt"], row["pos"]) == (1, None)
+    assert 25 < row["seconds"] <= 60
+    assert "no task is named elsewhere in this process" in row["error"]
+    assert "--import" in row["error"]
 
 
 async def test_a_wake_makes_a_worker_look_at_once(
