@@ -65,6 +65,13 @@ class ServerNotSuitable(PgreflexError):
     code = "server-not-suitable"
 
 
+class TransactionPooler(ServerNotSuitable):
+    """A pooler in transaction mode answered where a session that stays is needed."""
+
+    code = "transaction-pooler"
+    default_hint = "Set listen_dsn to the server itself, or to a pooler in session mode."
+
+
 class PermissionMissing(PgreflexError):
     """The role may not do what was asked."""
 

@@ -69,15 +69,18 @@ class Failure(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """All that was found. clock_seconds: server minus this host, round_trip_seconds its uncertainty.
 
-    pending: files that a migration would run. listen: None when the notification came back.
+    pending: files that a migration would run. listen: None when the notification came back. pooled: whether a
+    pooler answers in the server's place. poll_only: why nothing can LISTEN, where that is so by design.
     """
 
     server: Server | Failure
+    pooled: bool = False
     pending: tuple[str, ...] | Failure | None = None
     clock_seconds: float | None = None
     round_trip_seconds: float = 0.0
     listen: Failure | None = None
     listen_tried: bool = False
+    poll_only: Failure | None = None
     watched: tuple[WatchedTable, ...] | Failure = ()
 
 
@@ -88,6 +91,7 @@ def judge(facts: Facts, *, two_phase: bool) -> list[Finding]:
         return [Finding("problem", "connection", server.message, server.hint)]
     found = [
         Finding("ok", "connection", f"database {server.database_name} as role {server.role_name}"),
+        *_pooler(facts.pooled),
         *_suitable(server),
         *_rights(server),
         _schema(facts.pending),
@@ -204,7 +208,19 @@ def _clock(offset: float | None, uncertain: float) -> Finding:
     return Finding("ok", "clock", how)
 
 
+def _pooler(pooled: bool) -> Iterator[Finding]:
+    if pooled:
+        yield Finding("ok", "pooler", "a pooler answers; each of our statements is a transaction there")
+
+
 def _listen(facts: Facts) -> Finding:
+    if facts.poll_only is not None:
+        return Finding(
+            "warning",
+            "LISTEN",
+            f"off: {facts.poll_only.message}; jobs run by polling, caches and consumers hear nothing",
+            facts.poll_only.hint,
+        )
     if facts.listen is not None:
         return Finding("problem", "LISTEN", facts.listen.message, facts.listen.hint)
     if not facts.listen_tried:

@@ -13,10 +13,11 @@ import uuid
 import msgspec
 
 from pipeline.core.checkup import OLDEST_SERVER, Facts, Failure, Server, WatchedTable
-from pipeline.db.connection import OwnConnection, connect, translated
+from pipeline.db.connection import connect, connect_session, translated
 from pipeline.db.migrate import status
+from pipeline.db.pooler import OwnConnection, transacted
 from pipeline.db.statements import statement
-from pipeline.errors import PgreflexError
+from pipeline.errors import PgreflexError, TransactionPooler
 
 LISTEN_SECONDS = 5.0
 CLOCK_LOOKS = 5
@@ -38,18 +39,20 @@ async def examine(dsn: str | None, listen_dsn: str | None) -> Facts:
 
 
 async def _look(connection: OwnConnection, dsn: str | None, listen_dsn: str | None) -> Facts:
-    row = await connection.fetchrow(statement("admin/facts"))
+    async with transacted(connection):
+        row = await connection.fetchrow(statement("admin/facts"))
+        offset, round_trip = await _clock(connection)
     server = msgspec.convert(dict(row or {}), Server)
-    offset, round_trip = await _clock(connection)
-    facts = Facts(server=server, clock_seconds=offset, round_trip_seconds=round_trip)
+    facts = Facts(server=server, pooled=connection.pooled, clock_seconds=offset, round_trip_seconds=round_trip)
     if server.in_recovery or server.version_num < OLDEST_SERVER:
         return facts
-    listening = await _listen(connection, listen_dsn)
+    try:
+        facts = msgspec.structs.replace(facts, listen=await _listen(connection, listen_dsn), listen_tried=True)
+    except TransactionPooler as error:
+        facts = msgspec.structs.replace(facts, poll_only=_failure(error))
     return msgspec.structs.replace(
         facts,
         pending=await _pending(dsn, server),
-        listen=listening,
-        listen_tried=True,
         watched=await _watched(connection, server),
     )
 
@@ -80,16 +83,19 @@ async def _watched(connection: OwnConnection, server: Server) -> tuple[WatchedTa
         return ()
     try:
         with translated():
-            rows = await connection.fetch(statement("admin/watched_rights"))
+            async with transacted(connection):
+                rows = await connection.fetch(statement("admin/watched_rights"))
     except PgreflexError as error:
         return _failure(error)
     return tuple(msgspec.convert(dict(row), WatchedTable) for row in rows)
 
 
 async def _listen(sender: OwnConnection, listen_dsn: str | None) -> Failure | None:
-    """None when a notification came back on a connection of its own."""
+    """None when a notification came back on a connection of its own. Raises TransactionPooler."""
     try:
-        listener = await connect(listen_dsn, purpose="check")
+        listener = await connect_session(listen_dsn, purpose="check")
+    except TransactionPooler:
+        raise
     except PgreflexError as error:
         return Failure(f"listen_dsn: {error.message}", error.hint)
     try:
@@ -103,22 +109,17 @@ async def _listen(sender: OwnConnection, listen_dsn: str | None) -> Failure | No
 
 async def _round_trip(sender: OwnConnection, listener: OwnConnection) -> Failure | None:
     channel, heard = f"pipeline_check_{uuid.uuid4().hex}", asyncio.Event()
-    first = await listener.fetchval(statement("admin/backend"))
     await listener.add_listener(channel, lambda *_: heard.set())
-    await sender.execute(statement("admin/ring"), channel, "")
+    async with transacted(sender):
+        await sender.execute(statement("admin/ring"), channel, "")
     try:
         async with asyncio.timeout(LISTEN_SECONDS):
             await heard.wait()
     except TimeoutError:
-        pooled = await listener.fetchval(statement("admin/backend")) != first
-        why = (
-            "a transaction pooler answers: two server processes spoke on one connection"
-            if pooled
-            else "the address leads through a transaction pooler, or to another database"
-        )
         return Failure(
-            f"no notification came back within {LISTEN_SECONDS:.0f} s: {why}",
-            "Set listen_dsn to the server itself, or to a pooler in session mode.",
+            f"no notification came back within {LISTEN_SECONDS:.0f} s: "
+            "the address leads through a transaction pooler, or to another database",
+            TransactionPooler.default_hint,
         )
     return None
 

@@ -1,7 +1,7 @@
 """Connections to Postgres, and the mapping of the driver's errors to ours.
 
-Owns: how a connection is opened, named and limited in time; how a driver error becomes one of ours.
-Knows no statement and no table.
+Owns: how a connection is named, set up and limited in time, to a server or through a pooler; how a driver error
+becomes one of ours. Knows no statement and no table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
+from pipeline.db.pooler import (
+    OwnConnection,
+    configure,
+    is_pooled,
+    open_connection,
+    shares_sessions,
+    transacted,
+)
 from pipeline.db.statements import statement
 from pipeline.errors import (
     Busy,
@@ -22,6 +30,7 @@ from pipeline.errors import (
     PermissionMissing,
     PgreflexError,
     QueryFailed,
+    TransactionPooler,
 )
 
 CONNECT_SECONDS = 10.0
@@ -30,7 +39,6 @@ STATEMENT_SECONDS = 30.0
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Connection: TypeAlias = "OwnConnection | PoolConnectionProxy[asyncpg.Record]"
 Record = asyncpg.Record
 
@@ -43,16 +51,47 @@ async def connect(dsn: str | None, *, purpose: str, settings: dict[str, str] | N
     """Open a connection of its own to a server that accepts writes.
 
     dsn: a libpq address; None takes the PG* variables. purpose: shows in pg_stat_activity as
-    `pgreflex <purpose>`. settings: server settings for the session.
-    Raises LoginFailed, DatabaseUnavailable.
+    `pgreflex <purpose>`. settings: server settings for the session. When the result is `pooled`, it has no
+    session, and each use is wrapped in `transacted`, with the settings. Raises LoginFailed, DatabaseUnavailable.
     """
     with translated():
-        return await asyncpg.connect(
+        return await open_connection(
             dsn,
+            {**_named(purpose), **(settings or {})},
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings={**_named(purpose), **(settings or {})},
         )
+
+
+async def connect_session(
+    dsn: str | None, *, purpose: str, settings: dict[str, str] | None = None
+) -> OwnConnection:
+    """As `connect`, for those who need a session that stays: for LISTEN, for its locks, for its settings.
+
+    A pooler in session mode will do. Raises TransactionPooler for one in transaction mode.
+    """
+    connection = await connect(dsn, purpose=purpose, settings=settings)
+    if connection.pooled:
+        try:
+            with translated():
+                await _keep_session(connection, dsn, {**_named(purpose), **(settings or {})})
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
+
+
+async def _keep_session(connection: OwnConnection, dsn: str | None, settings: dict[str, str]) -> None:
+    other = await connect(dsn, purpose="probe")
+    try:
+        shared = await shares_sessions(connection, other)
+    finally:
+        other.terminate()
+    if shared:
+        raise TransactionPooler("the address is a transaction pooler, which keeps no session")
+    await configure(connection, settings, local=False)
+    connection.process_id = await connection.fetchval(statement("admin/backend"))
+    connection.pooled = False
 
 
 def _named(purpose: str) -> dict[str, str]:
@@ -61,7 +100,11 @@ def _named(purpose: str) -> dict[str, str]:
 
 
 class Database:
-    """A small pool for our own statements, each named by its file below sql/."""
+    """A small pool for our own statements, each named by its file below sql/.
+
+    It works through a transaction pooler as well, at the price of a transaction around each statement, and
+    notices by itself when there is one.
+    """
 
     def __init__(
         self,
@@ -76,9 +119,11 @@ class Database:
         self._purpose = purpose
         self._max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pooler = False  # answered last
 
     async def open(self) -> Database:
         """Open the pool. Raises LoginFailed, DatabaseUnavailable."""
+        connect: Any = self._connect  # the stubs know asyncpg's own function only
         with translated():
             self._pool = await asyncpg.create_pool(
                 self.dsn,
@@ -87,9 +132,17 @@ class Database:
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS,
                 reset=_no_reset,
-                server_settings={**_named(self._purpose), **self._settings},
+                connect=connect,
+                connection_class=OwnConnection,
             )
         return self
+
+    async def _connect(self, dsn: str | None, **driver: Any) -> OwnConnection:
+        settings = {**_named(self._purpose), **self._settings}
+        driver.pop("connection_class", None)
+        connection = await open_connection(dsn, settings, expect_pooler=self._pooler, **driver)
+        self._pooler = connection.pooled
+        return connection
 
     async def close(self) -> None:
         """Close the pool; what is still running gets five seconds."""
@@ -110,29 +163,43 @@ class Database:
 
     async def fetch(self, name: str, *args: Any, timeout: float | None = None) -> list[Record]:
         """All rows of statement `name`. Timeouts are seconds. Raises our errors only."""
-        with translated():
-            return await self._open_pool().fetch(statement(name), *args, timeout=timeout)
+        rows: list[Record] = await self._run("fetch", name, args, timeout)
+        return rows
 
     async def fetchrow(self, name: str, *args: Any, timeout: float | None = None) -> Record | None:
         """The first row of statement `name`, or None."""
-        with translated():
-            return await self._open_pool().fetchrow(statement(name), *args, timeout=timeout)
+        row: Record | None = await self._run("fetchrow", name, args, timeout)
+        return row
 
     async def fetchval(self, name: str, *args: Any, timeout: float | None = None) -> Any:
         """The first value of the first row of statement `name`, or None."""
-        with translated():
-            return await self._open_pool().fetchval(statement(name), *args, timeout=timeout)
+        return await self._run("fetchval", name, args, timeout)
 
     async def execute(self, name: str, *args: Any, timeout: float | None = None) -> str:
         """Run statement `name`; returns the command tag."""
+        tag: str = await self._run("execute", name, args, timeout)
+        return tag
+
+    async def _run(self, method: str, name: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         with translated():
-            return await self._open_pool().execute(statement(name), *args, timeout=timeout)
+            async with self._open_pool().acquire() as connection:
+                call = getattr(connection, method)
+                if not is_pooled(connection):
+                    return await call(statement(name), *args, timeout=timeout)
+                async with transacted(connection, self._settings):
+                    return await call(statement(name), *args, timeout=timeout)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, for statements that belong together."""
+        """A connection of the pool, for statements that belong together; through a pooler all of them are one
+        transaction.
+        """
         with translated():
-            async with self._open_pool().acquire(timeout=CONNECT_SECONDS) as connection:
+            pool = self._open_pool()
+            async with (
+                pool.acquire(timeout=CONNECT_SECONDS) as connection,
+                transacted(connection, self._settings),
+            ):
                 yield connection
 
     @asynccontextmanager
@@ -195,10 +262,10 @@ def translate(error: BaseException) -> PgreflexError:
         return PermissionMissing(f"Postgres refused: {text}", hint=getattr(error, "hint", None))
     if isinstance(error, asyncpg.LockNotAvailableError):
         return Busy(f"a lock could not be had in time: {text}", hint=getattr(error, "hint", None) or "")
+    if isinstance(error, TimeoutError):  # which is an OSError, too
+        return DatabaseUnavailable("Postgres did not answer in time")
     if isinstance(error, _GONE):
         return DatabaseUnavailable(f"no connection to Postgres: {text}")
-    if isinstance(error, TimeoutError):
-        return DatabaseUnavailable("Postgres did not answer in time")
     if isinstance(error, _MISSING) and "pipeline" in text:
         return NotInstalled(f"pgreflex is not installed in this database: {text}")
     if isinstance(error, asyncpg.PostgresError):

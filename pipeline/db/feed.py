@@ -19,7 +19,8 @@ import msgspec
 from pipeline.core.events import Event, Line
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.status import WatchStatus
-from pipeline.db.connection import Database, OwnConnection, Record, connect, translated
+from pipeline.db.connection import Database, Record, connect_session, translated
+from pipeline.db.pooler import OwnConnection
 from pipeline.db.statements import statement
 from pipeline.errors import QueryFailed
 
@@ -86,9 +87,9 @@ class Session:
         self.lost = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect. Raises LoginFailed, DatabaseUnavailable."""
+        """Connect. Raises LoginFailed, DatabaseUnavailable, TransactionPooler."""
         self.lost.clear()
-        self._connection = await connect(self._dsn, purpose=self.purpose, settings=self.settings)
+        self._connection = await connect_session(self._dsn, purpose=self.purpose, settings=self.settings)
         self._connection.add_termination_listener(lambda _connection: self.lost.set())
 
     async def close(self) -> None:
@@ -216,7 +217,7 @@ class BellSession(Session):
                 return
 
     def process_id(self) -> int:
-        return int(self.live.get_server_pid())
+        return self.live.process_id
 
 
 class FollowerSession(Session):

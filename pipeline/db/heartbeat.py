@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from pipeline.db.connection import OwnConnection, connect, translated
+from pipeline.db.connection import connect, translated
+from pipeline.db.pooler import OwnConnection, transacted
 from pipeline.db.statements import statement
 from pipeline.errors import PgreflexError
 
@@ -92,7 +93,8 @@ class Heartbeat:
             if connection is None or connection.is_closed():
                 connection = await connect(self._dsn, purpose="heartbeat")
             with translated():
-                await connection.execute(statement("jobs/beat"), *self._args, timeout=BEAT_TIMEOUT_SECONDS)
+                async with transacted(connection):
+                    await connection.execute(statement("jobs/beat"), *self._args, timeout=BEAT_TIMEOUT_SECONDS)
             self.last = time.monotonic()
             if self.steady_since is None:
                 self.steady_since = self.last

@@ -5,7 +5,8 @@ Owns: the order of the files, the lock, the history. Knows nothing of what the f
 Numbered files in sql/migrations run once, in order, each in a transaction with its history row. The files of
 sql/functions and triggers/ hold only `create or replace`; each runs again whenever its text has changed.
 Several daemons may start at once: one migrates, the others wait. They poll a try-lock rather than queue for
-the lock, because a queued waiter holds a snapshot that `create index concurrently` would wait for.
+the lock, because a queued waiter holds a snapshot that `create index concurrently` would wait for. Through a
+transaction pooler all of it is one transaction, since nothing else would keep the lock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.db.connection import OwnConnection, connect, translated
+from pipeline.db.connection import connect, translated
+from pipeline.db.pooler import OwnConnection, transacted
 from pipeline.db.statements import folder, statement
 from pipeline.errors import Busy, NotInstalled, ServerNotSuitable
 
@@ -65,12 +67,13 @@ async def migrate(dsn: str | None, *, patience: float = 60.0) -> list[str]:
     connection = await connect(dsn, purpose="migrate", settings=settings)
     try:
         with translated():
-            await check_server(connection)
-            await _lock(connection, patience)
-            await connection.execute(statement("admin/create_history"))
-            todo = plan(await applied(connection))
-            for file in todo.pending:
-                await _run(connection, file)
+            async with transacted(connection, settings):
+                await check_server(connection)
+                await _lock(connection, patience)
+                await connection.execute(statement("admin/create_history"))
+                todo = plan(await applied(connection))
+                for file in todo.pending:
+                    await _run(connection, file)
             return [file.name for file in todo.pending]
     finally:
         await connection.close(timeout=5)
@@ -81,10 +84,11 @@ async def status(dsn: str | None) -> Plan:
     connection = await connect(dsn, purpose="migrate")
     try:
         with translated():
-            await check_server(connection)
-            if await connection.fetchval(statement("admin/has_history")) is None:
-                return plan({})
-            return plan(await applied(connection))
+            async with transacted(connection):
+                await check_server(connection)
+                if await connection.fetchval(statement("admin/has_history")) is None:
+                    return plan({})
+                return plan(await applied(connection))
     finally:
         await connection.close(timeout=5)
 
@@ -133,7 +137,8 @@ async def check_server(connection: OwnConnection) -> None:
 
 async def _lock(connection: OwnConnection, patience: float) -> None:
     deadline = time.monotonic() + patience
-    while not await connection.fetchval(statement("admin/try_migration_lock")):
+    kind = "admin/try_migration_lock_briefly" if connection.pooled else "admin/try_migration_lock"
+    while not await connection.fetchval(statement(kind)):
         if time.monotonic() > deadline:
             raise Busy(
                 f"another process has been migrating this database for {patience:.0f} s",
