@@ -128,6 +128,10 @@ class JobWorker:
         for queue in self._queues.values():
             queue.changed.set()
 
+    def poll_every(self, seconds: float) -> None:
+        """Look for jobs this often, whatever is heard of them."""
+        self._poll = seconds
+
     def wake(self, queue: str) -> None:
         """There may be jobs in this queue."""
         known = self._queues.get(queue)

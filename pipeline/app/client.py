@@ -21,6 +21,7 @@ import msgspec
 
 from handlers.cache import Cache
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
+from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
 from pipeline.config import load
 from pipeline.core.feed import FeedSink
@@ -68,9 +69,10 @@ class Client:
         self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
-        services: list[Service] = [self.follower, self.cache, reporter]
+        poll_only = PollOnly()
+        services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, reporter]
         if pump:
-            services.append(self.pump)
+            services.append(NeedsSession(self.pump, poll_only))
         self._supervisor = Supervisor(services, drain_timeout=5)
         self._process = f"{socket.gethostname()}:{os.getpid()}"
 

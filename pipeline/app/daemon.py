@@ -21,6 +21,7 @@ from handlers.latency import LatencyRecorder
 from handlers.sinks import LogSink, Sink, WebhookSink
 from pipeline import __version__
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
+from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.config import Config
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
 from pipeline.db.alerts import AlertStore
@@ -67,16 +68,16 @@ class Daemon:
         self.delivery = DeliveryMeter(self.pump)
         self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs)])
         self.web = WebServer(self, host=config.http.host, port=config.http.port, tokens=tokens(config))
+        self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
+        feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]
         # stopped in reverse: first no more jobs, at the very end the probes
-        services: list[Service] = [
-            self.web, self.pump, self.follower, self.consumers, self.latency, self.alerts, self.jobs,
-        ]  # fmt: skip
+        services: list[Service] = [self.web, *feed, self.latency, self.alerts, self.jobs]
         self.supervisor = Supervisor(services, drain_timeout=config.jobs.drain_seconds + 10)
         self._server: str | None = None
 
     def leading(self) -> bool:
-        """Whether this process does what only one may do."""
-        return self.consumers.leading
+        """Whether this process does what one is enough for; several do no harm where nobody can lead."""
+        return self.consumers.leading or self.poll_only.on
 
     def shutdown(self) -> None:
         """Ask for the end; safe in a signal handler."""
@@ -115,7 +116,7 @@ class Daemon:
             services=services_of(live.services, self.supervisor),
             database=self._server,
             resident_bytes=resident_bytes(),
-            feed=self.feed_status(),
+            feed=None if self.poll_only.on else self.feed_status(),
             cache=self.caches.status(time.monotonic()),
             series=self.latency.status(),
             alerts=self.alerts.status(),
