@@ -22,17 +22,24 @@ def enqueue_in(
     *,
     queue: str | None = None,
     run_at: datetime | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     max_attempts: int | None = None,
     timeout: float | None = None,
+    key: str | None = None,
+    expires_at: datetime | None = None,
+    unique_key: str | None = None,
+    unique_for: float | None = None,
+    unique_until: str | None = None,
+    on_clash: str | None = None,
     **more: Any,
 ) -> int:
     """Add a job in the transaction of `conn`; returns its id. The job is there once that transaction commits.
 
     conn: a psycopg 3 connection or cursor, or a SQLAlchemy connection or session. It is neither committed nor
-    rolled back here. The task's arguments are given as `args` or by name; timeout: seconds that one run may
-    take. Raises UsageError for another kind of object, TaskError when a known task does not take these
-    arguments, QueryFailed when the transaction has failed already.
+    rolled back here. The task's arguments are given as `args` or by name. timeout: seconds that one run may
+    take. The other options are those of the SQL function `enqueue`. Raises UsageError for another kind of
+    object, TaskError when a known task does not take these arguments, QueryFailed when the transaction has
+    failed already.
     """
     store = JobStore(Database(None), registry=default)
     return _at_once(
@@ -44,6 +51,12 @@ def enqueue_in(
             priority=priority,
             max_attempts=max_attempts,
             timeout=timeout,
+            key=key,
+            expires_at=expires_at,
+            unique_key=unique_key,
+            unique_for=unique_for,
+            unique_until=unique_until,
+            on_clash=on_clash,
             conn=Blocking(conn),
         )
     )

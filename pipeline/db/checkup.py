@@ -13,9 +13,9 @@ import uuid
 import msgspec
 
 from pipeline.core.checkup import OLDEST_SERVER, Facts, Failure, Server, WatchedTable
-from pipeline.db.connection import connect, connect_session, translated
+from pipeline.db.connection import OwnConnection, connect, connect_session, translated
 from pipeline.db.migrate import status
-from pipeline.db.pooler import OwnConnection, transacted
+from pipeline.db.pooler import transacted
 from pipeline.db.statements import statement
 from pipeline.errors import PgreflexError, TransactionPooler
 

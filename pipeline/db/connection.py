@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
-from pipeline.db.pooler import (
-    OwnConnection,
-    configure,
-    is_pooled,
-    open_connection,
-    shares_sessions,
-    transacted,
-)
+from pipeline.db.pooler import OwnConnection as OwnConnection  # noqa: PLC0414 - for all who connect
+from pipeline.db.pooler import configure, is_pooled, open_connection, shares_sessions, transacted
 from pipeline.db.statements import statement
 from pipeline.errors import (
     Busy,

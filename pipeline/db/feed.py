@@ -19,8 +19,7 @@ import msgspec
 from pipeline.core.events import Event, Line
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.status import WatchStatus
-from pipeline.db.connection import Database, Record, connect_session, translated
-from pipeline.db.pooler import OwnConnection
+from pipeline.db.connection import Database, OwnConnection, Record, connect_session, translated
 from pipeline.db.statements import statement
 from pipeline.errors import QueryFailed
 

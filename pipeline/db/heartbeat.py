@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from pipeline.db.connection import connect, translated
-from pipeline.db.pooler import OwnConnection, transacted
+from pipeline.db.connection import OwnConnection, connect, translated
+from pipeline.db.pooler import transacted
 from pipeline.db.statements import statement
 from pipeline.errors import PgreflexError
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.db.connection import connect, translated
-from pipeline.db.pooler import OwnConnection, transacted
+from pipeline.db.connection import OwnConnection, connect, translated
+from pipeline.db.pooler import transacted
 from pipeline.db.statements import folder, statement
 from pipeline.errors import Busy, NotInstalled, ServerNotSuitable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import psycopg
@@ -173,6 +174,21 @@ async def test_the_callers_own_settings_neither_change_nor_matter(dsn: str, stor
             pipeline.enqueue_in(cursor, "send")
         assert cursor.fetchall() == [(1,), (2,), (3,)]
         assert plain.execute("select count(*) from pg_prepared_statements").fetchall() == [(0,)]
+
+
+async def test_a_unique_job_clashes_with_itself_on_every_connection(
+    caller: Caller, store: JobStore, sql: asyncpg.Connection
+) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    options: dict[str, Any] = {"key": "shop:1", "expires_at": later, "unique_key": "once", "unique_for": 60.0}
+    await caller.begin()
+    first = await store.enqueue("send", conn=caller.conn, **options)
+    assert await store.enqueue("send", conn=caller.conn, **options) == first
+    if caller.synchronous:
+        assert pipeline.enqueue_in(caller.conn, "send", **options) == first
+    await caller.commit()
+    [job] = await sql.fetch("select id, key, expires_at from pipeline.job")
+    assert tuple(job) == (first, "shop:1", later)
 
 
 async def test_a_percent_sign_of_a_statement_is_no_placeholder(caller: Caller) -> None:

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from pipeline.db.connection import Database, connect, connect_session
+from pipeline.db.export import ExportStore
 from pipeline.db.jobs import JOB_SETTINGS, JobStore, job_database
 from pipeline.db.migrate import migrate, status
 from pipeline.db.pooler import transacted
@@ -207,4 +208,11 @@ async def test_every_step_of_a_job_goes_through_the_pooler(pooled_dsn: str, sql:
         assert len(jobs) == 10
         assert (await store.write(worker, finished(jobs), {job.lease for job in jobs})).finished == 10
     assert await sql.fetchval("select count(*) from pipeline.job_archive") == 10
+    assert await left_behind(pooled_dsn) == []
+
+
+async def test_an_export_reads_through_the_pooler(pooled_dsn: str) -> None:
+    async with ExportStore(pooled_dsn).open("select n, '{1}'::int[] as a from generate_series(1, 5) n") as source:
+        assert [row["n"] for row in await source.fetch(3)] == [1, 2, 3]
+        assert [row["n"] for row in await source.fetch(3)] == [4, 5]
     assert await left_behind(pooled_dsn) == []
