@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.core.retry import Backoff
     from pipeline.errors import PgreflexError
     from pipeline.registry import export, middleware, on, task
+    from pipeline.schedules import cron
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Unique",
     "__version__",
     "connect",
+    "cron",
     "enqueue_in",
     "export",
     "middleware",
@@ -60,6 +62,7 @@ _HOMES = {
     "middleware": "pipeline.registry",
     "on": "pipeline.registry",
     "task": "pipeline.registry",
+    "cron": "pipeline.schedules",
 }
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from pipeline.core.export import Export
 from pipeline.core.job import Job
+from pipeline.core.schedule import Schedule
 from pipeline.definition import Task, TaskOptions, define, is_async, source_of
 from pipeline.errors import TaskError
 from pipeline.modules import load_modules
@@ -71,6 +72,7 @@ class Registry:
         self.consumers: list[Consumer] = []
         self.exports: dict[str, Export] = {}
         self.middlewares: list[Middleware] = []
+        self.schedules: list[Schedule] = []
 
     def get(self, name: str) -> Task | None:
         """The task of that name, if this program has it."""
@@ -279,6 +281,11 @@ def filling(registry: Registry) -> Iterator[Registry]:
         yield registry
     finally:
         _filling.reset(token)
+
+
+def filled() -> Registry:
+    """The registry that the bare decorators fill now."""
+    return _filling.get()
 
 
 def _home(function: Callable[..., Any]) -> tuple[str, str]:

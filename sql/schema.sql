@@ -299,6 +299,29 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.check_cron(p_cron text, p_timezone text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_field constant text := '[*0-9a-zA-Z][-*/,#0-9a-zA-Z]*';
+begin
+    if length(p_cron) > 200 or coalesce(btrim(p_cron), '') !~* (
+        '^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|every\s+[1-9][0-9]{0,8}\s*[smhd]|'
+        || v_field || '(\s+' || v_field || '){4})$'
+    ) then
+        raise exception '% is not a cron expression', coalesce(quote_literal(left(p_cron, 200)), 'null')
+            using errcode = 'invalid_parameter_value',
+                hint = 'Write five fields as in ''0 3 * * *'', a name such as @daily, or an interval: every 30s, every 5m.';
+    end if;
+    if coalesce(p_timezone, '') !~ '^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$' or length(p_timezone) > 100 then
+        raise exception '% is not a time zone', coalesce(quote_literal(left(p_timezone, 100)), 'null')
+            using errcode = 'invalid_parameter_value', hint = 'Use a name such as Europe/Berlin.';
+    end if;
+    perform pipeline.now() at time zone p_timezone;  -- the server knows most names too
+end
+$_$;
+
 CREATE FUNCTION pipeline.check_watchable(p_name text, p_relation oid) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1006,6 +1029,25 @@ exception when others then
 end
 $$;
 
+CREATE FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    s pipeline.schedule;
+    v_args jsonb;
+begin
+    select * into strict s from pipeline.schedule x where x.name = p_name;
+    v_args := s.args;
+    if v_args -> 'scheduled_for' = 'null' then
+        v_args := v_args || jsonb_build_object(
+            'scheduled_for', to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+        );
+    end if;
+    return pipeline.enqueue(s.task, v_args, queue => s.queue, priority => s.priority::int, run_at => p_at);
+end
+$$;
+
 CREATE FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1453,6 +1495,27 @@ begin
 end
 $_$;
 
+CREATE FUNCTION pipeline.make_runs(p_name text, p_times timestamp with time zone[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+    v_at timestamptz;
+    v_made int := 0;
+begin
+    for v_at in select distinct t from unnest(p_times) t order by t loop
+        -- first the row that stands for the run: whoever else is at it waits here, and then makes none
+        insert into pipeline.schedule_run (name, at, made_at) values (p_name, v_at, pipeline.now()) on conflict do nothing;
+        if found then
+            update pipeline.schedule_run r set job = pipeline.enqueue_run(p_name, v_at) where (r.name, r.at) = (p_name, v_at);
+            v_made := v_made + 1;
+        end if;
+    end loop;
+    return v_made;
+end
+$$;
+
 CREATE FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1511,6 +1574,16 @@ CREATE FUNCTION pipeline.pause_queue(name text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select pipeline.hold_queue(name, 'paused', 0)
+$$;
+
+CREATE FUNCTION pipeline.pause_schedule(name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update pipeline.schedule s set paused = true where s.name = pause_schedule.name;
+    return found;
+end
 $$;
 
 CREATE FUNCTION pipeline.percentile(series text, q double precision, over interval DEFAULT '01:00:00'::interval) RETURNS double precision
@@ -1749,6 +1822,19 @@ CREATE FUNCTION pipeline.resume_queue(name text) RETURNS void
     select pipeline.wake_workers(name)
 $$;
 
+CREATE FUNCTION pipeline.resume_schedule(name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update pipeline.schedule s
+    set paused = false, next_at = null, problem = null,
+        until = case when s.paused then greatest(s.until, pipeline.now()) else s.until end
+    where s.name = resume_schedule.name;
+    return found;
+end
+$$;
+
 CREATE FUNCTION pipeline.ring(p_gate bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1832,6 +1918,23 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
+CREATE FUNCTION pipeline.run_schedule(name text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now timestamptz := pipeline.now();
+    v_job bigint;
+begin
+    if exists (select from pipeline.schedule s where s.name = run_schedule.name) then
+        v_job := pipeline.enqueue_run(run_schedule.name, v_now);
+        insert into pipeline.schedule_run (name, at, job, made_at) values (run_schedule.name, v_now, v_job, v_now)
+        on conflict do nothing;
+    end if;
+    return v_job;
+end
+$$;
+
 CREATE FUNCTION pipeline.running(p_queue text) RETURNS bigint
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1885,6 +1988,58 @@ begin
         v_keys, v_count) || v_checks;
 end
 $_$;
+
+CREATE FUNCTION pipeline.schedule(name text, cron text, task text, args jsonb DEFAULT '{}'::jsonb, timezone text DEFAULT 'UTC'::text, missed text DEFAULT 'one'::text, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_missed integer DEFAULT 100) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := pipeline.now();
+begin
+    if coalesce(schedule.name, '') = '' or length(schedule.name) > 200 then
+        raise exception 'a schedule needs a name of 1 to 200 characters' using errcode = 'invalid_parameter_value';
+    elsif coalesce(schedule.task, '') = '' then
+        raise exception 'schedule % needs the name of its task', schedule.name using errcode = 'invalid_parameter_value';
+    elsif jsonb_typeof(schedule.args) is distinct from 'object' then
+        raise exception 'args of schedule % must be a JSON object', schedule.name
+            using errcode = 'invalid_parameter_value', hint = 'Give the task''s named arguments, as in ''{"shop": 42}''.';
+    elsif coalesce(schedule.missed not in ('skip', 'one', 'all'), true) then
+        raise exception 'missed must be skip, one or all, not %', coalesce(schedule.missed, 'null')
+            using errcode = 'invalid_parameter_value';
+    elsif coalesce(schedule.max_missed not between 1 and 10000, true) then
+        raise exception 'max_missed must be 1 to 10000, not %', coalesce(schedule.max_missed::text, 'null')
+            using errcode = 'invalid_parameter_value';
+    elsif schedule.queue = '' then
+        raise exception 'the queue of schedule % has no name', schedule.name
+            using errcode = 'invalid_parameter_value', hint = 'Leave queue out to use the queue of the task.';
+    elsif schedule.priority not between -32768 and 32767 then
+        raise exception 'priority % is out of range', schedule.priority using errcode = 'invalid_parameter_value',
+            hint = 'Use -32768 to 32767; the lower number runs first.';
+    end if;
+    perform pipeline.check_cron(schedule.cron, schedule.timezone);
+
+    insert into pipeline.schedule as s (
+        name, task, args, queue, priority, cron, timezone, missed, max_missed, source, until, created_at, seen_at
+    )
+    values (
+        schedule.name, schedule.task, schedule.args, schedule.queue, schedule.priority, schedule.cron, schedule.timezone,
+        schedule.missed, schedule.max_missed, 'sql', v_now, v_now, v_now
+    )
+    on conflict (name) do update set
+        task = excluded.task, args = excluded.args, queue = excluded.queue, priority = excluded.priority,
+        cron = excluded.cron, timezone = excluded.timezone, missed = excluded.missed, max_missed = excluded.max_missed,
+        -- other times count from now; what is due by the old ones stays due if they are the same
+        until = case when (s.cron, s.timezone) = (excluded.cron, excluded.timezone) then s.until
+                     else greatest(s.until, excluded.until) end,
+        next_at = null, problem = null
+    where s.source = 'sql';
+    if not found then
+        raise exception 'schedule % is defined in code', schedule.name using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Change it there, pause it, or choose another name.';
+    end if;
+end
+$$;
 
 CREATE FUNCTION pipeline.series_name(p_name text, p_labels jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -2276,6 +2431,16 @@ begin
     if v_seen >= 500 and cardinality(v_keys) < p_room then
         return query select null::smallint, v_key, null::bigint;
     end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.unschedule(name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    delete from pipeline.schedule s where s.name = unschedule.name;
+    return found;
 end
 $$;
 
@@ -3100,6 +3265,74 @@ UNION ALL
     ring_1.payload
    FROM pipeline.ring_1;
 
+CREATE TABLE pipeline.schedule (
+    name text NOT NULL,
+    task text NOT NULL,
+    args jsonb DEFAULT '{}'::jsonb NOT NULL,
+    queue text,
+    priority smallint,
+    cron text NOT NULL,
+    timezone text DEFAULT 'UTC'::text NOT NULL,
+    missed text DEFAULT 'one'::text NOT NULL,
+    max_missed integer DEFAULT 100 NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    source text DEFAULT 'sql'::text NOT NULL,
+    until timestamp with time zone NOT NULL,
+    next_at timestamp with time zone,
+    last_at timestamp with time zone,
+    skipped bigint DEFAULT 0 NOT NULL,
+    problem text,
+    forgotten timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    CONSTRAINT schedule_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
+    CONSTRAINT schedule_cron_check CHECK (((length(cron) >= 1) AND (length(cron) <= 200))),
+    CONSTRAINT schedule_max_missed_check CHECK (((max_missed >= 1) AND (max_missed <= 10000))),
+    CONSTRAINT schedule_missed_check CHECK ((missed = ANY (ARRAY['skip'::text, 'one'::text, 'all'::text]))),
+    CONSTRAINT schedule_name_check CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT schedule_queue_check CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
+    CONSTRAINT schedule_source_check CHECK ((source = ANY (ARRAY['code'::text, 'sql'::text]))),
+    CONSTRAINT schedule_task_check CHECK (((task <> ''::text) AND (length(task) <= 500))),
+    CONSTRAINT schedule_timezone_check CHECK (((length(timezone) >= 1) AND (length(timezone) <= 100)))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE pipeline.schedule IS 'Jobs that come again and again; change it with the functions, pipeline.schedule() and its kin.';
+
+COMMENT ON COLUMN pipeline.schedule.queue IS 'Null means the queue of the task; so does priority.';
+
+COMMENT ON COLUMN pipeline.schedule.missed IS 'What becomes of runs that no daemon made in time: skip, one (the newest), all.';
+
+COMMENT ON COLUMN pipeline.schedule.max_missed IS 'How many runs `all` makes up at once; the newest.';
+
+COMMENT ON COLUMN pipeline.schedule.until IS 'Every scheduled time up to this one was dealt with. Never moves back.';
+
+COMMENT ON COLUMN pipeline.schedule.next_at IS 'When a daemon looks again: at the next run, soon when null, for another try where there is a problem.';
+
+COMMENT ON COLUMN pipeline.schedule.last_at IS 'The scheduled time of the newest run that was made.';
+
+COMMENT ON COLUMN pipeline.schedule.skipped IS 'How many scheduled times got no run, because of the policy for missed ones.';
+
+COMMENT ON COLUMN pipeline.schedule.problem IS 'Why it cannot run, or null.';
+
+COMMENT ON COLUMN pipeline.schedule.forgotten IS 'Runs up to this scheduled time are no longer known, so they cannot be filled in safely.';
+
+COMMENT ON COLUMN pipeline.schedule.seen_at IS 'When a daemon last had it in its code, where source is `code`.';
+
+CREATE TABLE pipeline.schedule_run (
+    name text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    job bigint,
+    made_at timestamp with time zone NOT NULL
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.1');
+
+COMMENT ON TABLE pipeline.schedule_run IS 'One row for each run that was made, kept 400 days: no run is made twice.';
+
+COMMENT ON COLUMN pipeline.schedule_run.at IS 'The scheduled time.';
+
+COMMENT ON COLUMN pipeline.schedule_run.job IS 'Null where a unique job stood in its way.';
+
 CREATE TABLE pipeline.setting (
     name text NOT NULL,
     value text NOT NULL
@@ -3271,6 +3504,12 @@ ALTER TABLE ONLY pipeline.ring_0
 ALTER TABLE ONLY pipeline.ring_1
     ADD CONSTRAINT ring_1_pkey PRIMARY KEY (seq);
 
+ALTER TABLE ONLY pipeline.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.schedule_run
+    ADD CONSTRAINT schedule_run_pkey PRIMARY KEY (name, at);
+
 ALTER TABLE ONLY pipeline.setting
     ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
 
@@ -3339,6 +3578,8 @@ CREATE INDEX outbox_0_xid ON pipeline.outbox_0 USING btree (xid, id);
 CREATE INDEX outbox_1_xid ON pipeline.outbox_1 USING btree (xid, id);
 
 CREATE INDEX outbox_durable_xid ON pipeline.outbox_durable USING btree (xid, id);
+
+CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WITH (autosummarize='on');
 
 ALTER INDEX pipeline.job_archive_failed ATTACH PARTITION pipeline.job_archive_default_finished_at_idx;
 
@@ -3409,6 +3650,8 @@ REVOKE ALL ON FUNCTION pipeline.check_alert_rule() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_columns(p_relation oid, p_columns text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.check_cron(p_cron text, p_timezone text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.check_watchable(p_name text, p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_watches() FROM PUBLIC;
@@ -3428,6 +3671,8 @@ REVOKE ALL ON FUNCTION pipeline.drain_queue(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) FROM PUBLIC;
 
@@ -3456,6 +3701,8 @@ REVOKE ALL ON FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p
 REVOKE ALL ON FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patience interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.maintain_archive(keep interval, ahead integer, OUT made integer, OUT dropped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.make_runs(p_name text, p_times timestamp with time zone[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) FROM PUBLIC;
 

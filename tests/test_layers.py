@@ -17,7 +17,7 @@ MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
 PUBLIC = [
     "Backoff", "Cancel", "Client", "Discard", "Event", "Job", "PgreflexError", "Rate", "Retry", "Snooze", "Unique",
-    "connect", "enqueue_in", "export", "middleware", "on", "task",
+    "connect", "cron", "enqueue_in", "export", "middleware", "on", "task",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.

@@ -29,6 +29,8 @@ from pipeline.db.admin import emit
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.schedules import ScheduleStore
+from pipeline.errors import UsageError
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
 from pipeline.log import as_guest
@@ -117,6 +119,19 @@ class Client:
         return await self.jobs.enqueue(
             task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority, conn=conn
         )
+
+    async def backfill(self, name: str, start: datetime, end: datetime | None = None) -> int:
+        """Make the runs of a schedule that a past span lacks, from `start` on, before `end` (None: up to now).
+
+        Returns how many were made; doing it again makes none twice. Raises TaskError when there is no such
+        schedule, UsageError for a time without a zone, and a span that is too long or lies ahead.
+        """
+        if start.tzinfo is None or (end is not None and end.tzinfo is None):
+            raise UsageError("a time of the backfill has no time zone", hint="Use datetime(..., tzinfo=UTC).")
+        filled = await ScheduleStore(self.database).backfill(
+            name, start.timestamp(), None if end is None else end.timestamp()
+        )
+        return filled.made
 
     async def emit(self, channel: str, payload: str | None = None) -> None:
         """Send an event of one's own to everybody who follows the feed."""

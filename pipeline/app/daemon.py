@@ -18,6 +18,7 @@ from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
 from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
+from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from pipeline import __version__
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
@@ -29,6 +30,7 @@ from pipeline.db.connection import Database, describe_server
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
+from pipeline.db.schedules import ScheduleStore
 from pipeline.feed.consumers import Consumers
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
@@ -62,6 +64,7 @@ class Daemon:
             config.jobs.queues,
             drain_seconds=config.jobs.drain_seconds,
         )
+        self.schedule = Scheduler(ScheduleStore(self.database), registry)
         users = [UserConsumer(consumer) for consumer in registry.consumers]
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *users])
         self.caches = CacheBoard()
@@ -71,7 +74,7 @@ class Daemon:
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]
         # stopped in reverse: first no more jobs, at the very end the probes
-        services: list[Service] = [self.web, *feed, self.latency, self.alerts, self.jobs]
+        services: list[Service] = [self.web, *feed, self.latency, self.alerts, self.schedule, self.jobs]
         self.supervisor = Supervisor(services, drain_timeout=config.jobs.drain_seconds + 10)
         self._server: str | None = None
 
