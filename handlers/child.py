@@ -19,13 +19,13 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import msgspec
 
-from handlers.endings import encoded, error_text
+from handlers.endings import encoded, error_text, hiding
 from pipeline import log
 from pipeline.core.directives import Cancel, Directive, Discard, Retry, Snooze
 from pipeline.core.job import Job
@@ -132,8 +132,12 @@ class Child:
         except Directive as directive:
             return {"directive": directive_fields(directive)}
         except BaseException as error:
-            return {"error": [type(error).__name__, error_text(error)]}
+            return {"error": [type(error).__name__, error_text(error, self._hiding(job))]}
         return {"result": text, "problem": problem}
+
+    def _hiding(self, job: Job) -> Callable[[str], str]:
+        task = self._tasks.get(job.task)
+        return hiding(job, task) if task else str
 
 
 def main() -> None:

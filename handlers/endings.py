@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ import structlog
 
 from pipeline.core.directives import Cancel, Directive, Discard, Retry, Snooze
 from pipeline.core.job import Job, Outcome
+from pipeline.core.redact import EVERYTHING, without
 from pipeline.core.retry import Backoff, CustomBackoff, delay_after
 from pipeline.definition import Task
 from pipeline.errors import TaskError
@@ -64,7 +66,7 @@ def finished(job: Job, task: Task, result: Any, began: float, rng: Random) -> Ou
 
 def failed(job: Job, task: Task, error: BaseException, began: float, rng: Random) -> Outcome:
     """The outcome of a run that raised: an error, or a directive."""
-    text, ms = error_text(error), _ms(began)
+    text, ms = error_text(error, hiding(job, task)), _ms(began)
     if isinstance(error, Cancel):
         return Outcome(job, "cancel", error=text, began=began, ms=ms)
     if isinstance(error, Snooze):
@@ -112,22 +114,30 @@ def encoded(result: Any) -> tuple[str | None, str]:
     return text, ""
 
 
-def error_text(error: BaseException) -> str | None:
+def hiding(job: Job, task: Task) -> Callable[[str], str]:
+    """What takes those arguments of a job out of a text that nobody is to be shown."""
+    paths = EVERYTHING if task.encrypt else task.redact
+    return lambda text: without(text, job.args, paths)
+
+
+def error_text(error: BaseException, hide: Callable[[str], str] = str) -> str | None:
     """Type and message, and below them the user's end of the traceback, at most ERROR_CHARACTERS.
 
-    Of a directive its reason alone, or None.
+    Of a directive its reason alone, or None. hide: takes out what nobody is to be shown, before the text is cut.
     """
     if isinstance(error, Directive):
-        return clean(error.reason) or ("the task asked for it" if isinstance(error, Retry | Discard) else None)
+        return clean(hide(error.reason)) or (
+            "the task asked for it" if isinstance(error, Retry | Discard) else None
+        )
     if isinstance(error, ForeignError):
-        return clean(error.text)
+        return clean(hide(error.text))
     if isinstance(error, TaskError):
-        return clean(" ".join(filter(None, (f"{type(error).__name__}: {error.message}.", error.hint))))
+        return clean(hide(" ".join(filter(None, (f"{type(error).__name__}: {error.message}.", error.hint)))))
     where = error.__traceback__
     while where is not None and where.tb_next is not None and where.tb_frame.f_code.co_filename.startswith(_OURS):
         where = where.tb_next
     frames = "".join(traceback.format_list(traceback.extract_tb(where)[-TRACEBACK_FRAMES:]))
-    head = f"{type(error).__name__}: {error}"[: ERROR_CHARACTERS // 2]
+    head = hide(f"{type(error).__name__}: {error}")[: ERROR_CHARACTERS // 2]
     return clean(f"{head}\n\n{frames[-ERROR_CHARACTERS // 2 :]}".rstrip())
 
 

@@ -20,6 +20,7 @@ from random import Random
 import structlog
 
 from handlers.held import HeldQueue
+from handlers.opening import opened
 from handlers.outcomes import Outcomes, backoff
 from handlers.running import run
 from pipeline.core.job import Job, Outcome
@@ -221,7 +222,8 @@ class JobWorker:
                 continue
             self._running += 1
             try:
-                outcome = await run(job, self._registry, self._rng)
+                ready = opened(job, self._store.sealer, self._rng)
+                outcome = await run(ready, self._registry, self._rng) if isinstance(ready, Job) else ready
                 self._runs.append(outcome.ms or 0.0)
             finally:  # cancelled: the job goes back
                 self._running -= 1

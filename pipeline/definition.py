@@ -58,7 +58,8 @@ class Task(msgspec.Struct, frozen=True):
     `rate`; without one the limits are those of the whole task. tenant: template of the key for fair turns
     alone. unique: which jobs are alike. batch: how many jobs the function takes at once, as a list in place
     of the job; batch_wait: seconds to wait for so many. process: runs in a process of its own.
-    encrypt: the arguments are stored sealed. redact: the arguments that nobody is shown.
+    encrypt: the arguments are stored sealed. redact: the arguments that nobody is shown, or paths into them:
+    `card.number`; `*` is all of them.
     """
 
     name: str
@@ -103,7 +104,7 @@ class Task(msgspec.Struct, frozen=True):
 
     def check(self, args: Mapping[str, Any]) -> None:
         """Raises TaskError when the function cannot be called with these arguments, or has no key for them."""
-        problem = self.arguments.problem(args)
+        problem = "" if self.batch is not None else self.arguments.problem(args)
         if problem:
             raise self.misfit(problem)
         self.key(args)
@@ -256,8 +257,9 @@ def _check_templates(arguments: Arguments, taken: dict[str, Any]) -> None:
     redact = taken.get("redact", ())
     if isinstance(redact, str) or not all(isinstance(one, str) for one in redact):
         raise _Mistake('redact is a tuple of names of arguments: redact=("card",)')
-    for argument in redact:
-        if not ("batch" in taken or arguments.takes(argument)):
+    for path in redact:
+        argument = path.partition(".")[0]
+        if path != "*" and not ("batch" in taken or arguments.takes(argument)):
             raise _Mistake(f"redact names {argument}, which is no argument of it")
     taken["redact"] = tuple(redact)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ import msgspec
 
 from handlers.cache import Cache
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
+from pipeline.app.keys import sealer
 from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
 from pipeline.config import load
@@ -44,7 +45,7 @@ class Client:
     dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes: memory for
     cached values. max_staleness: seconds. sinks: further listeners of the feed. pump: stand by to pump the feed
     when no other process does. two_phase: as the setting feed.two_phase; it must be the same in every process that
-    may pump.
+    may pump. encryption_keys: as the setting jobs.encryption_keys.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Client:
         sinks: tuple[FeedSink, ...] = (),
         pump: bool = True,
         two_phase: bool = False,
+        encryption_keys: Sequence[str] = (),
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
@@ -67,7 +69,7 @@ class Client:
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )
-        self.jobs = JobStore(self._job_database, registry=registry)
+        self.jobs = JobStore(self._job_database, registry=registry, sealer=sealer(encryption_keys))
         self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
@@ -154,5 +156,6 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
         "max_bytes": int(config.cache.max_bytes),  # pydantic's own kind of int has no wire form
         "max_staleness": config.cache.max_staleness_seconds,
         "two_phase": config.feed.two_phase,
+        "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],
     }
     return Client(dsn or config.dsn, **{**known, **options})

@@ -22,6 +22,7 @@ from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from pipeline import __version__
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
+from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.config import Config
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
@@ -59,7 +60,7 @@ class Daemon:
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
         add_builtin(registry, config.dsn, config.jobs)
         self.jobs = JobWorker(
-            JobStore(self.job_database, registry=registry),
+            JobStore(self.job_database, registry=registry, sealer=sealer_of(config)),
             registry,
             config.jobs.queues,
             drain_seconds=config.jobs.drain_seconds,

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+from pipeline.app.keys import sealer_of
+from pipeline.config import load
+from pipeline.core.seal import Sealer
 from pipeline.db.connection import Database
 from pipeline.db.foreign import Blocking
 from pipeline.db.jobs import JobStore
@@ -38,10 +42,10 @@ def enqueue_in(
     conn: a psycopg 3 connection or cursor, or a SQLAlchemy connection or session. It is neither committed nor
     rolled back here. The task's arguments are given as `args` or by name. timeout: seconds that one run may
     take. The other options are those of the SQL function `enqueue`. Raises UsageError for another kind of
-    object, TaskError when a known task does not take these arguments, QueryFailed when the transaction has
-    failed already.
+    object, TaskError when a known task does not take these arguments or has no key to encrypt them with,
+    QueryFailed when the transaction has failed already.
     """
-    store = JobStore(Database(None), registry=default)
+    store = JobStore(Database(None), registry=default, sealer=_sealer(task))
     return _at_once(
         store.enqueue(
             task,
@@ -60,6 +64,16 @@ def enqueue_in(
             conn=Blocking(conn),
         )
     )
+
+
+def _sealer(task: str | Task | Callable[..., Any]) -> Sealer | None:
+    known = default.find(task)
+    return _configured() if known is not None and known.encrypt else None
+
+
+@cache
+def _configured() -> Sealer:
+    return sealer_of(load().config)
 
 
 def _at_once(call: Coroutine[Any, Any, int]) -> int:

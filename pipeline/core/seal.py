@@ -12,6 +12,7 @@ token which was copied into a job of another task does not open.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,16 +66,27 @@ class Sealer:
         self._first = _Box(keys[0]) if keys else None
         self._chance = chance
 
-    def seal(self, task: str, args: Mapping[str, Any]) -> dict[str, str]:
-        """The arguments for `task`, sealed. Raises TaskError without a key, TypeError for what is not JSON."""
+    def seal(self, task: str, args: bytes) -> bytes:
+        """The arguments for `task`, a JSON object, as another that is sealed. Raises TaskError without a key."""
         if self._first is None:
             raise TaskError(
                 f"task {task} wants its arguments encrypted, and this process has no key",
                 hint="Set jobs.encryption_keys, for example to the output of `openssl rand -base64 32`.",
             )
         nonce = self._chance(NONCE_BYTES)
-        token = nonce + self._first.encrypt(nonce, msgspec.json.encode(dict(args)), _bound(task))
-        return {SEALED: f"{self._first.id}:{urlsafe_b64encode(token).decode()}"}
+        token = nonce + self._first.encrypt(nonce, args, _bound(task))
+        return b'{"%s":"%s:%s"}' % (SEALED.encode(), self._first.id.encode(), urlsafe_b64encode(token))
+
+    def fingerprint(self, task: str, args: bytes) -> str:
+        """What equal arguments of a task have in common, and nobody without the key can guess at.
+
+        It stands for the arguments where a job is to be unique by all of them. Another first key gives
+        another one. Raises TaskError without a key, msgspec.DecodeError for what is no JSON.
+        """
+        if self._first is None:
+            raise TaskError(f"task {task} wants its arguments encrypted, and this process has no key", hint="")
+        same = msgspec.json.encode(msgspec.json.decode(args), order="deterministic")
+        return hmac.digest(self._first.print_key, _bound(task) + b"\x00" + same, "sha256").hex()
 
     def open(self, task: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments in clear; those that were not sealed as they are.
@@ -102,6 +114,7 @@ class _Box:
 
     def __init__(self, key: bytes) -> None:
         self.id = hashlib.sha256(b"pgreflex key id\x00" + key).hexdigest()[:12]
+        self.print_key = hashlib.sha256(b"pgreflex fingerprint\x00" + key).digest()
         self._cipher = Cipher(AES(key), ECB())  # noqa: S305 - one block at a time, as CMAC uses it
         zero = int.from_bytes(self._cipher.encryptor().update(bytes(_BLOCK)), "big") << 1
         self._mask = (zero ^ 0x87 if zero >> 128 else zero) & (1 << 128) - 1

@@ -8,6 +8,7 @@ ends jobs goes through their lease, and a lease is deleted last, in the same tra
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -15,7 +16,9 @@ from typing import Any
 
 import msgspec
 
+from pipeline.core.args import to_json
 from pipeline.core.job import Job, JobHost, Outcome
+from pipeline.core.seal import Sealer
 from pipeline.core.status import QueueStatus
 from pipeline.db import foreign
 from pipeline.db.connection import Connection, Database, Record, translated
@@ -23,6 +26,7 @@ from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.statements import statement
 from pipeline.errors import TaskError, UsageError
 from pipeline.registry import Registry, Task
+from pipeline.sealing import keys_beside, needs_keys
 
 JOB_SETTINGS = {
     # Each statement here has one right plan; statistics of a table that was empty a minute ago mislead.
@@ -73,13 +77,17 @@ def job_database(dsn: str | None, *, max_size: int = 5) -> Database:
 
 class JobStore:
     """The queue. database: open, made by `job_database`. registry: to check what is enqueued, where known.
+    sealer: with the keys for tasks whose arguments are encrypted.
 
     Every method raises DatabaseUnavailable, QueryFailed and their kin, never an error of the driver.
     """
 
-    def __init__(self, database: Database, *, registry: Registry | None = None) -> None:
+    def __init__(
+        self, database: Database, *, registry: Registry | None = None, sealer: Sealer | None = None
+    ) -> None:
         self._db = database
         self._registry = registry
+        self.sealer = sealer or Sealer([], os.urandom)
         self._host: JobHost | None = None
 
     def host(self, host: JobHost) -> None:
@@ -114,9 +122,17 @@ class JobStore:
         name, known = self._resolve(task)
         encoded = _encode(name, known, args or {})
         queue, max_attempts = _options(known, queue, max_attempts)
+        keys: dict[str, Any] = {
+            "key": key, "unique_key": unique_key, "unique_for": unique_for,
+            "unique_until": unique_until, "on_clash": on_clash,
+        }  # fmt: skip
+        if known is not None and known.encrypt:
+            keys = keys_beside(known, args or {}, encoded, self.sealer, keys)
+            encoded = self.sealer.seal(name, encoded)
         values = (
-            name, encoded, queue, priority, _unix("run_at", run_at), max_attempts, timeout,
-            key, _unix("expires_at", expires_at), unique_key, unique_for, unique_until, on_clash,
+            name, encoded.decode(), queue, priority, _unix("run_at", run_at), max_attempts, timeout,
+            keys["key"], _unix("expires_at", expires_at), keys["unique_key"], keys["unique_for"],
+            keys["unique_until"], keys["on_clash"],
         )  # fmt: skip
         if conn is not None:
             return int(await foreign.fetchval(conn, statement("jobs/enqueue"), values))
@@ -137,7 +153,19 @@ class JobStore:
     ) -> list[int]:
         """Add a job for each of `args` in one statement; returns their ids in order. Raises as `enqueue`."""
         name, known = self._resolve(task)
-        encoded = [_encode(name, known, one) for one in args]
+        if known is not None and needs_keys(known):
+            async with self._db.transaction() as connection:
+                return [
+                    await self.enqueue(
+                        known, one, queue=queue, run_at=run_at, priority=priority, max_attempts=max_attempts,
+                        timeout=timeout, expires_at=expires_at, conn=connection,
+                    )
+                    for one in args
+                ]  # fmt: skip
+        texts = [_encode(name, known, one) for one in args]
+        if known is not None and known.encrypt:
+            texts = [self.sealer.seal(name, text) for text in texts]
+        encoded = [text.decode() for text in texts]
         queue, max_attempts = _options(known, queue, max_attempts)
         if not encoded:
             return []
@@ -325,12 +353,12 @@ def _unix(name: str, at: datetime | None) -> float | None:
     return at.timestamp()
 
 
-def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> str:
+def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> bytes:
     if known is not None:
         known.check(args)
     try:
-        return msgspec.json.encode(dict(args)).decode()
-    except (TypeError, ValueError, UnicodeError) as error:
+        return to_json(dict(args))
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
         raise TaskError(
             f"the arguments for task {name} are not JSON: {error}",
             hint="Pass ids and plain values; let the task read the rest.",

@@ -127,6 +127,7 @@ def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() ->
         ({"encrypt": "yes"}, "encrypt is True or False"),
         ({"redact": "card"}, "redact is a tuple"),
         ({"redact": ("cart",)}, "redact names cart"),
+        ({"redact": ("cart.number",)}, "redact names cart"),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_meant_is_refused_with_the_place_of_the_function(
