@@ -1065,8 +1065,11 @@ begin
             using errcode = 'invalid_parameter_value',
             hint = 'unique_until is start or end; on_clash is skip, replace, reschedule or merge; a key has 500 characters.';
     end if;
-    insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
-    select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
+    loop
+        insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
+        select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
+        exit when found; -- else a cleanup has deleted the row between the two
+    end loop;
     select * into v_job from pipeline.job j where j.id = v_other.job;
 
     if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then
@@ -1680,8 +1683,11 @@ begin
         raise exception 'rate_limit needs a key, a limit of at least 1 and a window above 0'
             using errcode = 'invalid_parameter_value';
     end if;
-    insert into pipeline.limiter (name) values (v_name) on conflict do nothing;
-    perform from pipeline.limiter m where m.name = v_name for update;
+    loop
+        insert into pipeline.limiter (name) values (v_name) on conflict do nothing;
+        perform from pipeline.limiter m where m.name = v_name for update;
+        exit when found; -- else a cleanup has deleted the row between the two
+    end loop;
     if pipeline.allowance(v_name, rate_limit."limit", v_seconds) < 1 then
         return false;
     end if;

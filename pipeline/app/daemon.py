@@ -58,7 +58,7 @@ class Daemon:
         self.poster = Poster()
         self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
-        add_builtin(registry, config.dsn, config.jobs)
+        add_builtin(registry, self.database, config.jobs)
         self.jobs = JobWorker(
             JobStore(self.job_database, registry=registry, sealer=sealer_of(config)),
             registry,

@@ -23,8 +23,11 @@ begin
             using errcode = 'invalid_parameter_value',
             hint = 'unique_until is start or end; on_clash is skip, replace, reschedule or merge; a key has 500 characters.';
     end if;
-    insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
-    select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
+    loop
+        insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
+        select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
+        exit when found; -- else a cleanup has deleted the row between the two
+    end loop;
     select * into v_job from pipeline.job j where j.id = v_other.job;
 
     if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then

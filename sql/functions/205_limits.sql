@@ -84,8 +84,11 @@ begin
         raise exception 'rate_limit needs a key, a limit of at least 1 and a window above 0'
             using errcode = 'invalid_parameter_value';
     end if;
-    insert into pipeline.limiter (name) values (v_name) on conflict do nothing;
-    perform from pipeline.limiter m where m.name = v_name for update;
+    loop
+        insert into pipeline.limiter (name) values (v_name) on conflict do nothing;
+        perform from pipeline.limiter m where m.name = v_name for update;
+        exit when found; -- else a cleanup has deleted the row between the two
+    end loop;
     if pipeline.allowance(v_name, rate_limit."limit", v_seconds) < 1 then
         return false;
     end if;

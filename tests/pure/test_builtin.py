@@ -11,20 +11,23 @@ from handlers.builtin import add_builtin
 from pipeline.app.daemon import Daemon
 from pipeline.config import Config, Jobs
 from pipeline.core.export import Export
+from pipeline.db.connection import Database
 from pipeline.errors import TaskError
 from pipeline.registry import Registry, filling
+from pipeline.schedules import declared
 
 
 def test_a_daemon_has_the_built_in_tasks_and_may_be_made_twice() -> None:
     registry = Registry()
     for _ in range(2):
         Daemon(Config(), registry=registry)
-    assert "pgreflex.export" in registry.tasks
+    assert {"pgreflex.export", "pgreflex.cleanup"} <= set(registry.tasks)
+    assert [(one.name, one.task) for one in declared(registry)] == [("pgreflex.cleanup", "pgreflex.cleanup")]
 
 
 def test_arguments_of_an_export_are_checked_where_it_is_enqueued() -> None:
     registry = Registry()
-    add_builtin(registry, None, Jobs(export_dir=Path("/srv")))
+    add_builtin(registry, Database(None), Jobs(export_dir=Path("/srv")))
     task = registry.tasks["pgreflex.export"]
     task.check({"path": "a.csv", "name": "orders", "params": [1]})
     with pytest.raises(TaskError, match="does not take these arguments"):
