@@ -19,7 +19,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -79,7 +79,7 @@ class Child:
         threading.Thread(target=self._read, name="pgreflex-worker", daemon=True).start()
         with filling(self._registry):
             while (message := self._inbox.get()) is not None:
-                reply = self._load(message) if "load" in message else self._run(message["run"])
+                reply = self._load(message) if "load" in message else self._run(message["run"], message["hide"])
                 self._busy = False
                 with contextlib.suppress(OSError):  # the worker is gone; the thread has noticed too
                     self._connection.sendall(frame(reply))
@@ -119,7 +119,7 @@ class Child:
             )
         return Registry().add_task(found, name=name)
 
-    def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, fields: dict[str, Any], hide: list[str]) -> dict[str, Any]:
         job = Job(**fields)
         try:
             task = self._tasks[job.task]
@@ -132,12 +132,8 @@ class Child:
         except Directive as directive:
             return {"directive": directive_fields(directive)}
         except BaseException as error:
-            return {"error": [type(error).__name__, error_text(error, self._hiding(job))]}
+            return {"error": [type(error).__name__, error_text(error, hiding(job, hide))]}
         return {"result": text, "problem": problem}
-
-    def _hiding(self, job: Job) -> Callable[[str], str]:
-        task = self._tasks.get(job.task)
-        return hiding(job, task) if task else str
 
 
 def main() -> None:

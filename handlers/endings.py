@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -66,7 +66,7 @@ def finished(job: Job, task: Task, result: Any, began: float, rng: Random) -> Ou
 
 def failed(job: Job, task: Task, error: BaseException, began: float, rng: Random) -> Outcome:
     """The outcome of a run that raised: an error, or a directive."""
-    text, ms = error_text(error, hiding(job, task)), _ms(began)
+    text, ms = error_text(error, hiding(job, hidden_paths(task))), _ms(began)
     if isinstance(error, Cancel):
         return Outcome(job, "cancel", error=text, began=began, ms=ms)
     if isinstance(error, Snooze):
@@ -114,9 +114,13 @@ def encoded(result: Any) -> tuple[str | None, str]:
     return text, ""
 
 
-def hiding(job: Job, task: Task) -> Callable[[str], str]:
-    """What takes those arguments of a job out of a text that nobody is to be shown."""
-    paths = EVERYTHING if task.encrypt else task.redact
+def hidden_paths(task: Task) -> tuple[str, ...]:
+    """Which arguments errors must not repeat."""
+    return EVERYTHING if task.encrypt else task.redact
+
+
+def hiding(job: Job, paths: Sequence[str]) -> Callable[[str], str]:
+    """What takes those arguments of a job out of a text."""
     return lambda text: without(text, job.args, paths)
 
 

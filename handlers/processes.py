@@ -23,7 +23,7 @@ from typing import Any, Self, cast
 import msgspec
 
 from handlers.child import HEAD, directive_from, frame, job_fields
-from handlers.endings import ForeignError, Unkept, too_long
+from handlers.endings import ForeignError, Unkept, hidden_paths, too_long
 from pipeline.core.job import Job
 from pipeline.errors import TaskError
 from pipeline.registry import Task
@@ -56,7 +56,7 @@ class Processes:
                 await self._load(child, task)
             try:
                 async with asyncio.timeout(limit) as scope:
-                    reply = await child.ask({"run": job_fields(job)}, task)
+                    reply = await child.ask({"run": job_fields(job), "hide": hidden_paths(task)}, task)
             except TimeoutError:
                 if scope.expired() and limit is not None:
                     raise too_long(job, limit) from None

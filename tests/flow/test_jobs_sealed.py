@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 
+import pipeline
 from handlers.jobs import JobWorker
 from pipeline.app import Client
 from pipeline.app.keys import sealer
@@ -18,7 +20,7 @@ from pipeline.core.limits import Unique
 from pipeline.core.seal import SEALED
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.errors import TaskError
-from pipeline.registry import Registry
+from pipeline.registry import Registry, default
 from tests.conftest import eventually
 
 FIRST, SECOND = "A" * 43, "ab" * 32
@@ -221,3 +223,36 @@ async def test_many_sealed_jobs_with_keys_are_all_added_or_none(
         with pytest.raises(TaskError):
             await jobs.enqueue_many("charge", [{"customer": 1}, {"customer": "no number"}])
     assert await sql.fetchval("select count(*) from pipeline.job") == 0
+
+
+def test_a_synchronous_program_seals_with_the_keys_of_its_configuration(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pay(job: Any, card: str) -> None: ...
+
+    found = default.add_task(pay, name="pay.at_once", encrypt=True)
+    monkeypatch.setenv("PGREFLEX_JOBS_ENCRYPTION_KEYS", FIRST)
+    try:
+        with psycopg.connect(dsn) as conn:
+            pipeline.enqueue_in(conn, found, card=CARD)
+            [(args,)] = conn.execute("select args from pipeline.job").fetchall()
+    finally:
+        del default.tasks["pay.at_once"]
+    assert sealer([FIRST]).open("pay.at_once", args) == {"card": CARD}
+
+
+def in_a_process(job: Any, card: str) -> None:
+    raise ValueError("x" * 1_978 + f" for {card}")
+
+
+async def test_an_error_from_another_process_does_not_repeat_a_redacted_argument_either(
+    dsn: str, sql: asyncpg.Connection, registry: Registry
+) -> None:
+    registry.add_task(in_a_process, name="far", process=True, redact=["card"], max_attempts=1)
+    async with store(dsn, registry, []) as jobs:
+        await jobs.enqueue("far", {"card": CARD})
+    async with worker(dsn, registry, []):
+        await eventually(lambda: ended(sql), within=30, why="the end of the job")
+    [row] = await ended(sql)
+    assert "x for " in row["error"]
+    assert "4111" not in row["error"]
