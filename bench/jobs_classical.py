@@ -1,8 +1,8 @@
 """The classical queue, as fast as it gets: `python -m bench.jobs_classical DSN BATCH CONNECTIONS`.
 
-Owns: the statements that our own queue is compared with. There is no worker around them: nothing is run, no
-time is limited, no heartbeat is sent. Each job is claimed with SKIP LOCKED and an UPDATE, which also gives it a
-lease, and its end is fenced by worker and attempt.
+Owns: the statements that our own queue is compared with. A claim fetches all that a worker would need,
+but there is no worker: nothing is run, no time is limited, no heartbeat is sent. Each job is claimed with SKIP
+LOCKED and an UPDATE, which also gives it a lease, and its end is fenced by worker and attempt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ with picked as materialized (
 update queue_job j
 set state = 1, attempt = attempt + 1, worker = $2, leased_until = now() + interval '60 s'
 from picked p where j.id = p.id
-returning j.id, j.attempt
+returning j.id, j.attempt, j.task, j.args, j.queue, j.priority, j.max_attempts, j.created_at, j.run_at
 """
 FINISH = """
 with ended as (

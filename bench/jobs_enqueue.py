@@ -14,6 +14,7 @@ from bench.jobs_kit import NOOP, SLOTS, Bench, amount, execute, fill, job_store,
 from bench.report import ratio
 
 ROUNDS = amount(7, 2)
+LISTENING_ROUNDS = amount(3, 1)
 SECONDS = amount(4, 1)
 CLIENTS = 4
 BULK = amount(500_000, 50_000)
@@ -52,7 +53,7 @@ async def single(bench: Bench) -> None:
         bench.pgbench(
             dsn, BARE, clients=CLIENTS, seconds=1
         )  # the first seconds of a new server are like no others
-        bare, ours = await in_turn(bench, dsn)
+        bare, ours = await in_turn(bench, dsn, ROUNDS)
         detail = f"median of {ROUNDS} rounds of {SECONDS} s each, {CLIENTS} clients, prepared"
         name = "enqueue/bare insert"
         bench.report.goal(name, ratio(ours, bare), *GOALS[name], detail)
@@ -60,7 +61,7 @@ async def single(bench: Bench) -> None:
         bench.report.figure("enqueue, transactions/s", statistics.median(ours))
         # it works on another queue, so that it hears of each job and takes none
         async with workers("daemon", module("jobs_worker", dsn, str(SLOTS), "service", "another")):
-            bare, ours = await in_turn(bench, dsn)
+            bare, ours = await in_turn(bench, dsn, LISTENING_ROUNDS)
         bench.report.figure("enqueue/bare insert while a daemon listens", ratio(ours, bare))
 
 
@@ -70,9 +71,9 @@ async def visit(dsn: str) -> None:
         await children[0].hear("done", 30)
 
 
-async def in_turn(bench: Bench, dsn: str) -> tuple[list[float], list[float]]:
+async def in_turn(bench: Bench, dsn: str, rounds: int) -> tuple[list[float], list[float]]:
     bare, ours = [], []
-    for _round in range(ROUNDS):
+    for _round in range(rounds):
         await execute(dsn, "truncate bench_bare", "truncate pipeline.job cascade")
         await settle(dsn)
         bare.append(bench.pgbench(dsn, BARE, clients=CLIENTS, seconds=SECONDS))

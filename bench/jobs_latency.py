@@ -17,15 +17,15 @@ from bench.report import quantile
 from pipeline.db.jobs import JobStore
 
 NOTE = "bench.note"
-IDLE_SAMPLES = amount(200, 30)
+IDLE_SAMPLES = amount(200, 25)
 IDLE_SECONDS = (
     float(amount(1000, 150)) / 1000
 )  # between two samples; the quick form only waits until all sleeps again
-BUSY_SAMPLES = amount(400, 60)
+BUSY_SAMPLES = amount(400, 40)
 BUSY_SECONDS = 0.05
 FLOW_PER_SECOND = 1_000
 TICK_SECONDS = 0.01
-SETTLE_SECONDS = amount(2, 1)
+SETTLE_SECONDS = amount(20, 5) / 10
 
 GOALS = {
     "pickup when idle p50, ms": ("<=", 3.0),

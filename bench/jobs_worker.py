@@ -57,13 +57,7 @@ async def plain(dsn: str, slots: int) -> None:
         await worker.start()
         run = asyncio.create_task(worker.run())
         over = asyncio.create_task(lines.read())
-        told = 0
-        while not over.done() and not run.done():
-            await asyncio.wait([over, run], timeout=REPORT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            done = worker.status().finished_total
-            if done != told:
-                tell(done=done)
-                told = done
+        await tell_progress(worker, over, run)
         await worker.stop()
         await run
 
@@ -80,10 +74,21 @@ async def service(dsn: str, slots: int, queue: str = "default") -> None:
     while not over.done() and not run.done() and not daemon.live().ready:
         await asyncio.sleep(0.02)
     tell(ready=daemon.live().ready)
-    await asyncio.wait([over, run], return_when=asyncio.FIRST_COMPLETED)
+    await tell_progress(daemon.jobs, over, run)
     tell(claims=claims, began=began)
     daemon.shutdown()
     await run
+
+
+async def tell_progress(worker: JobWorker, *ends: asyncio.Future[Any]) -> None:
+    """Say how many jobs have durably finished, whenever that changes, until one of the futures is done."""
+    told = 0
+    while not any(end.done() for end in ends):
+        await asyncio.wait(ends, timeout=REPORT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done = worker.status().finished_total
+        if done != told:
+            tell(done=done)
+            told = done
 
 
 def timed(claim: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 import awa
-from common import Clock, arguments, settle
+from common import Clock, arguments, settle, until
 
 WORKERS = 256
 
@@ -32,6 +32,7 @@ async def main() -> None:
 
     await client.start([("default", WORKERS)])
     await clock.all_ran.wait()
+    await until(dsn, f"select count(*) = {jobs} from awa.jobs where state = 'completed'")
     clock.tell()
 
 
