@@ -37,9 +37,12 @@ def main() -> None:
         Path(home).chmod(0o711)
         try:
             with EmbeddedServer(Path(home) / "server", settings=SETTINGS, database="bench") as server:
-                report = Report("jobs", server.version)
-                uvloop.run(measure(Bench(server, report), wanted))
-                report.finish()
+                try:
+                    report = Report("jobs", server.version)
+                    uvloop.run(measure(Bench(server, report), wanted))
+                    report.finish()
+                finally:
+                    server.stop("immediate")  # its data are deleted next; a checkpoint would be for nothing
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -104,7 +104,7 @@ async def classical(bench: Bench) -> Held:
         async def add(jobs: int) -> None:
             await jobs_classical.add(connection, range(jobs))
 
-        argv = module("jobs_classical", dsn, str(BATCH), "1")
+        argv = module("jobs_classical", dsn, str(BATCH), "2")
         async with workers("classical", argv) as [worker]:
             worker.order("go")
             found = await phases(Queue(worker, dsn, "queue_archive", add))

@@ -19,11 +19,11 @@ ROUNDS = amount(5, 1)
 OURS = amount(150_000, 20_000)
 CLASSICAL = amount(100_000, 20_000)
 CLASSICAL_BATCH = 1_000
-CLASSICAL_CONNECTIONS = 2
+CLASSICAL_CONNECTIONS = 4
 LIMITED = ("concurrency limit", "rate limit")
 SET_LIMIT = {
-    "concurrency limit": "select pipeline.set_queue('default', concurrency => 100000)",
-    "rate limit": "select pipeline.set_queue('default', rate => '100000000/min')",
+    "concurrency limit": "select pipeline.set_queue('default', concurrency => 1000000)",
+    "rate limit": "select pipeline.set_queue('default', rate => 1000000000)",
 }
 NO_LIMITS = "this version has no pipeline.set_queue"
 

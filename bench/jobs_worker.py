@@ -96,10 +96,10 @@ def timed(claim: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]
 
     async def measured(*args: Any, **kwargs: Any) -> Any:
         start = time.monotonic()
-        jobs = await claim(*args, **kwargs)
-        if jobs:
+        claimed = await claim(*args, **kwargs)
+        if claimed.jobs:
             claims.append((start, time.monotonic() - start))
-        return jobs
+        return claimed
 
     return measured
 
