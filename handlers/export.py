@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,7 @@ import msgspec
 
 from handlers.export_files import LineWriter, PartFile, explained
 from handlers.export_parquet import ParquetWriter, arrow
+from pipeline.core.directives import Discard
 from pipeline.core.export import Export, Request, Saved, check_last, named, request
 from pipeline.core.export_format import Rows
 from pipeline.core.job import Job
@@ -98,26 +100,24 @@ class Exporter:
     ) -> Exported:
         """Write the rows of a declared export, a query or a table to a file below jobs.export_dir.
 
-        Raises TaskError, Busy, LeaseLost, DatabaseUnavailable.
+        Raises Discard for what no retry can mend, TaskError, Busy, LeaseLost, DatabaseUnavailable.
         """
         began = time.monotonic()
-        if self._directory is None:
-            raise TaskError(
-                "this daemon exports nothing",
-                hint="Name a directory on its machine as jobs.export_dir (PGREFLEX_JOBS_EXPORT_DIR).",
+        with discarding():
+            directory = self._check(name, query, table)
+            wanted = request(
+                path,
+                format=format,
+                compression=compression,
+                batch=batch,
+                order_by=order_by,
+                spreadsheet_safe=spreadsheet_safe,
             )
-        chosen = self._which(name, query, table)
-        wanted = request(
-            path,
-            format=format,
-            compression=compression,
-            batch=batch,
-            order_by=order_by or chosen.order_by,
-            spreadsheet_safe=spreadsheet_safe,
-        )
+        chosen = Export("", query or "") if name is None else named(dict(self._exports), name)
+        if wanted.order_by is None:
+            wanted = msgspec.structs.replace(wanted, order_by=chosen.order_by)
         if wanted.format == "parquet":
             await to_the_end(arrow)
-        directory = self._directory
         with explained(path):
             file = await to_the_end(lambda: PartFile(directory, wanted.path))
         run = _Run(job, wanted, file, self._save_seconds)
@@ -131,19 +131,22 @@ class Exporter:
         seconds = round(time.monotonic() - began, 3)
         return Exported(run.rows, file.bytes, file.digest(), path, seconds, run.snapshots)
 
-    def _which(self, name: str | None, query: str | None, table: str | None) -> Export:
+    def _check(self, name: str | None, query: str | None, table: str | None) -> Path:
         given = [value for value in (name, query, table) if value is not None]
+        if self._directory is None:
+            raise TaskError(
+                "this daemon exports nothing",
+                hint="Name a directory on its machine as jobs.export_dir (PGREFLEX_JOBS_EXPORT_DIR).",
+            )
         if len(given) != 1 or not str(given[0]).strip():
             raise TaskError("an export needs a name, a query or a table", hint="Give exactly one of the three.")
-        if name is not None:
-            return named(dict(self._exports), name)
-        if not self._queries:
+        if name is None and not self._queries:
             raise TaskError(
                 "this daemon exports only what its program has declared",
                 hint='Declare it: pipeline.export("orders", "select ..."), or set jobs.export_queries, which lets '
                 "everybody who may enqueue read all that the daemon's role may read.",
             )
-        return Export("", query or "")
+        return self._directory
 
 
 class _Run:
@@ -244,6 +247,15 @@ class _Run:
     async def _blocking(self, call: Callable[[], T]) -> T:
         with explained("/".join(self._wanted.path)):
             return await to_the_end(call)
+
+
+@contextmanager
+def discarding() -> Iterator[None]:
+    """What is wrong with the job itself fails it for good: a retry would say the same."""
+    try:
+        yield
+    except TaskError as error:
+        raise Discard(f"{error.message}. {error.hint}") from None
 
 
 async def to_the_end(call: Callable[[], T]) -> T:

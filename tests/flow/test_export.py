@@ -80,7 +80,7 @@ async def test_csv_of_every_type_is_read_back_by_postgres_without_a_difference(
     assert await sql.fetchval(as_text.format("back")) == await sql.fetchval(as_text.format("given"))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.text(st.characters(exclude_characters="\0", codec="utf-8")) | st.none(), min_size=1, max_size=5

@@ -44,7 +44,7 @@ async def test_a_retry_goes_on_and_the_file_is_the_same_byte_for_byte(
     part = folder / f"{path}.part"
     assert not (folder / path).exists()
     with part.open("ab") as torn:
-        torn.write(b"half a row that was never saved")
+        torn.write(b"rows that were never saved" * 10_000)
     host.on_progress = lambda _done: None
     host.reports.clear()
     done = await exporter.export(job(host, attempt=2), path, **options)
@@ -152,6 +152,7 @@ def test_a_part_file_that_was_published_meanwhile_is_not_written_to(
     def late(file: int, how: int) -> None:
         first.publish()
         first.close()
+        (folder / "a.csv.part").touch()  # by a third one
         lock(file, how)
 
     monkeypatch.setattr(export_files.fcntl, "flock", late)
