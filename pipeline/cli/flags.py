@@ -25,6 +25,20 @@ class Verb(click.Command):
         self.params += [flag for flag in global_flags(hidden=True) if not own & set(flag.opts)]
 
 
+class Verbs(click.Group):
+    """Verbs below a common name; each takes the global flags, and so does the name."""
+
+    command_class = Verb
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"context_settings": CONTEXT, **kwargs})
+        self.params += global_flags(hidden=True)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of their definition."""
+        return list(self.commands)
+
+
 def global_flags(*, hidden: bool) -> list[click.Option]:
     """Fresh options; each writes into the session of its call."""
 

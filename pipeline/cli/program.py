@@ -22,12 +22,13 @@ from pipeline.cli.faults import INTERRUPTED, of_click, of_defect, rendered
 from pipeline.cli.flags import CONTEXT, global_flags
 from pipeline.cli.migrate import migrate
 from pipeline.cli.run import run
+from pipeline.cli.schedules import schedules
 from pipeline.cli.session import Programs, Session
 from pipeline.cli.version import version
 from pipeline.cli.watch import unwatch, watch, watched
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 
-VERBS = (run, demo, migrate, watch, unwatch, watched, emit, enqueue, check, status, health, version)
+VERBS = (run, demo, migrate, watch, unwatch, watched, emit, enqueue, schedules, check, status, health, version)
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 
 Example: pgreflex demo

@@ -97,6 +97,19 @@ async def test_a_clock_that_jumps_back_and_forth_makes_no_run_twice(dsn: str, sq
     assert await runs(sql, "s") == expected
 
 
+async def test_the_mark_does_not_go_back_even_when_somebody_asks_a_daemon_to_look_early(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await schedule(sql, "s", "every 1h", missed="all")
+    async with daemon(dsn) as one:
+        assert await one.tick(NOON + 7200) == 2
+        await sql.execute("update pipeline.schedule set next_at = '-infinity'")
+        assert await one.tick(NOON + 3600) == 0
+        assert await sql.fetchval("select extract(epoch from until)::float8 from pipeline.schedule") == NOON + 7200
+        assert [await one.tick(NOON + at) for at in (7200, 10_800)] == [0, 1]
+    assert await runs(sql, "s") == [NOON + 3600, NOON + 7200, NOON + 10_800]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -145,6 +158,7 @@ async def test_more_missed_runs_than_are_to_be_made_up_are_cut_and_counted(
     await schedule(sql, "often", "every 1s")
     async with daemon(dsn) as one:
         await one.at(NOON + 30 * DAY)
+        assert await one.store.tick(["s", "often"]) is None
         ticks = {tick.name: tick for tick in [await one.store.tick(), await one.store.tick(["s"])] if tick}
         assert await one.tick(NOON + 30 * DAY) == 0
     assert (ticks["s"].made, ticks["s"].skipped, ticks["s"].more) == (5, 9_995, True)
