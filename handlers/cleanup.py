@@ -41,7 +41,7 @@ class Cleaner:
         lane_days: float = 1.0,
         batch: int = BATCH,
     ) -> dict[str, int]:
-        """Prune every table; returns how many rows went of each, and days of the archive.
+        """Prune every table; returns how many rows went of each, and partitions of the archive.
 
         ..._days: how long what has ended is kept. batch: rows that one transaction deletes at most.
         Goes on with the other tables when one fails, and raises that error then. Raises TaskError, LeaseLost.
@@ -67,7 +67,7 @@ class Cleaner:
                 problems.append(error)
 
         store = self._store
-        await chore("job_archive_days", lambda: store.archive(archive_days * DAY), None)
+        await chore("partitions", lambda: store.archive(archive_days * DAY), None)
         await chore("job_unique", lambda: store.prune("job_unique", unique_days * DAY, batch), batch)
         await chore("limiter", lambda: store.prune("limiter", limiter_days * DAY, batch), batch)
         await chore("lane", lambda: store.lanes(lane_days * DAY), 1)
