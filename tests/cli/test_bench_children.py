@@ -30,6 +30,9 @@ async def test_a_child_is_heard_ends_with_its_input_and_may_have_the_last_word()
         one.end_input()
         assert await one.hear("last", 20) == 8
     assert one.process.returncode == 0
+    async with child("left alone", [sys.executable, "-c", TALKS]) as other:
+        pass
+    assert other.process.returncode == 0, "the end of the block is the end of its input"
 
 
 async def test_a_child_that_fails_says_why() -> None:
