@@ -14,13 +14,20 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 class HeldQueue:
-    """What this worker holds of one queue. held: claimed and not yet run to the end.
-    after: the key whose turn was last."""
+    """What this worker holds of one queue.
+
+    concurrency: how many run at once. slots: how many loops run them, more or fewer for a moment after that
+    was changed. batch: how many jobs one of them may take at once. held: claimed and not yet run to the end.
+    after: the key whose turn was last. weight: the queue's share of a worker whose places all queues share.
+    """
 
     def __init__(self, name: str, concurrency: int) -> None:
         self.name = name
         self.concurrency = concurrency
-        self.ready: asyncio.Queue[Job] = asyncio.Queue()
+        self.slots = 0
+        self.batch = 1
+        self.weight = 1
+        self.ready: asyncio.Queue[Job | None] = asyncio.Queue()
         self.held = 0
         self.after = ""
         self.ended = 0
@@ -31,7 +38,11 @@ class HeldQueue:
         self.changed = asyncio.Event()
 
     def room(self) -> int:
-        return claim_size(self.concurrency, self.held, self.per_second)
+        return claim_size(self.concurrency * self.batch, self.held, self.per_second)
+
+    def free(self) -> int:
+        """How many more could begin at once."""
+        return max(0, self.concurrency * self.batch - self.held)
 
     def wake(self) -> None:
         """There may be more; also a straggler, whose transaction has just ended."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import structlog
@@ -27,13 +28,26 @@ log = structlog.get_logger("pgreflex.jobs")
 
 
 class Outcomes:
-    """The outcomes of one worker. totals: what the server accepted, and `refused`."""
+    """The outcomes of one worker.
 
-    def __init__(self, store: JobStore, worker: int, totals: Counter[str], rng: Random) -> None:
+    totals: what the server accepted, and `refused`. before: called before each write, for what must be
+    written as long as the leases are there.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        worker: int,
+        totals: Counter[str],
+        rng: Random,
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
         self._worker = worker
         self._totals = totals
         self._rng = rng
+        self._before = before
         self._waiting: list[Outcome] = []
         self._leases: dict[int, int] = {}  # lease to the number of its jobs whose outcome is not written
         self._added = asyncio.Event()
@@ -97,6 +111,8 @@ class Outcomes:
     async def _write(self, batch: list[Outcome]) -> None:
         touched = Counter(outcome.job.lease for outcome in batch)
         freed = [lease for lease, n in touched.items() if self._leases.get(lease, n) == n]
+        if self._before is not None:
+            await self._before()
         written = await self._store.write(self._worker, batch, freed)
         for lease, n in touched.items():
             self._leases[lease] = self._leases.get(lease, n) - n

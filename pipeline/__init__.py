@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
     from pipeline.app.enqueue import enqueue_in
+    from pipeline.app.handle import JobHandle
+    from pipeline.app.jobs import enqueue
     from pipeline.core.directives import Cancel, Discard, Retry, Snooze
     from pipeline.core.events import Event
     from pipeline.core.job import Job
@@ -29,6 +31,7 @@ __all__ = [
     "Discard",
     "Event",
     "Job",
+    "JobHandle",
     "PgreflexError",
     "Rate",
     "Retry",
@@ -37,6 +40,7 @@ __all__ = [
     "__version__",
     "connect",
     "cron",
+    "enqueue",
     "enqueue_in",
     "export",
     "middleware",
@@ -47,7 +51,9 @@ __all__ = [
 _HOMES = {
     "Client": "pipeline.app",
     "connect": "pipeline.app",
+    "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",
+    "JobHandle": "pipeline.app.handle",
     "Cancel": "pipeline.core.directives",
     "Discard": "pipeline.core.directives",
     "Retry": "pipeline.core.directives",

@@ -99,6 +99,11 @@ class Jobs(Section):
         description="Queues that this process works on, and how many jobs of each at a time; `*` means all "
         "others. In a variable: `mail:10,*:5`.",
     )
+    total: PositiveInt | None = Field(
+        default=None,
+        description="How many jobs this process runs at once over all queues, which then share the places by "
+        "their weights. Unset: as many as the queues together.",
+    )
     drain_seconds: float = Field(
         default=20.0,
         ge=0,

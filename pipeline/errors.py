@@ -139,3 +139,14 @@ class LeaseLost(PgreflexError):
 
     code = "lease-lost"
     default_hint = "Let the task end; whatever it does in the job's transaction is rolled back."
+
+
+class JobFailed(PgreflexError):
+    """A job whose result somebody waits for has none. state: failed, cancelled or expired."""
+
+    code = "job-failed"
+    default_hint = "See `pgreflex jobs show ID` for its errors and its log."
+
+    def __init__(self, message: str, state: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.state = state

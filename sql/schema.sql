@@ -152,6 +152,20 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.cancel_jobs(ids bigint[], reason text DEFAULT NULL::text) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_ended bigint[] := pipeline.end_jobs(ids, 'cancelled', coalesce('cancelled: ' || reason, 'cancelled'));
+begin
+    for v_from in 1 .. cardinality(v_ended) by 300 loop
+        perform pipeline.emit('pipeline.job_cancelled', array_to_string(v_ended[v_from : v_from + 299], ','));
+    end loop;
+    return v_ended;
+end
+$$;
+
 CREATE FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -838,6 +852,28 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error text) RETURNS bigint[]
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with named as materialized (
+        select j.id from pipeline.job j where j.id = any(p_ids) order by j.id for update
+    ), gone as (
+        delete from pipeline.job j using named n where j.id = n.id returning j.*
+    ), archived as (
+        insert into pipeline.job_archive (
+            id, queue, priority, task, args, state, attempt, max_attempts, created_at, run_at, expires_at, timeout,
+            key, lost, workflow, finished_at, error
+        )
+        select
+            g.id, g.queue, g.priority, g.task, g.args, p_state, g.attempt, g.max_attempts, g.created_at, g.run_at,
+            g.expires_at, g.timeout, g.key, g.lost, g.workflow, pipeline.now(), p_error
+        from gone g
+        returning id
+    )
+    select coalesce(array_agg(a.id), '{}') from archived a
+$$;
+
 CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, key text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, unique_for interval DEFAULT NULL::interval, unique_until text DEFAULT NULL::text, on_clash text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1101,6 +1137,46 @@ CREATE FUNCTION pipeline.epoch() RETURNS text
     AS $$
     select case when exists (select from pipeline.leader)
         then left(md5(pipeline.lineage() || extract(epoch from pg_postmaster_start_time())), 12) end
+$$;
+
+CREATE FUNCTION pipeline.expire_jobs(p_limit integer DEFAULT 1000) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_ids bigint[];
+    v_count bigint;
+    v_lane record;
+begin
+    v_ids := array(
+        select j.id from pipeline.job j
+        where j.expires_at <= v_now and j.pos is null order by j.expires_at limit p_limit for update skip locked
+    );
+    v_count := cardinality(pipeline.end_jobs(v_ids, 'expired', 'expired before it began'));
+    for v_lane in
+        select j.queue, j.priority, j.key, array_agg(j.id) as ids
+        from (
+            select * from pipeline.job j
+            where j.expires_at <= v_now and j.pos is not null order by j.expires_at limit p_limit
+        ) j
+        group by j.queue, j.priority, j.key
+    loop
+        perform from pipeline.lane l
+        where l.queue = v_lane.queue and l.priority = v_lane.priority and l.key = v_lane.key
+        for update skip locked;
+        continue when not found;
+        v_ids := array(
+            select j.id from pipeline.job j
+            where j.id = any(v_lane.ids) and j.expires_at <= v_now and j.id not in (
+                select unnest(e.ids) from pipeline.lease e
+                where e.queue = v_lane.queue and e.priority = v_lane.priority and e.key = v_lane.key
+            )
+        );
+        v_count := v_count + cardinality(pipeline.end_jobs(v_ids, 'expired', 'expired before it began'));
+    end loop;
+    return v_count;
+end
 $$;
 
 CREATE FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) RETURNS void
@@ -1452,49 +1528,70 @@ CREATE FUNCTION pipeline.maintain_archive(keep interval DEFAULT '7 days'::interv
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '300ms'
     SET "TimeZone" TO 'UTC'
-    AS $_$
+    AS $$
 declare
-    v_today date := (pipeline.now())::date;
-    v_oldest date := (pipeline.now() - keep)::date;
-    v_day date;
-    v_name text;
+    v_part record;
 begin
     made := 0;
     dropped := 0;
     if not pg_try_advisory_xact_lock(1885697639, 10) then
         return;
     end if;
-    for v_day in select d::date from generate_series(v_today, v_today + ahead, interval '1 day') d loop
-        v_name := 'job_archive_' || to_char(v_day, 'YYYYMMDD');
+    for v_part in
+        select d.made, d.dropped
+        from (values ('job_archive', 'finished_at'), ('job_log', 'at')) t (name, by),
+            pipeline.maintain_days(t.name, t.by, keep, ahead) d
+    loop
+        made := made + v_part.made;
+        dropped := dropped + v_part.dropped;
+    end loop;
+    delete from pipeline.worker w where w.seen_at < pipeline.now() - interval '1 day';
+end
+$$;
+
+CREATE FUNCTION pipeline.maintain_days(p_table text, p_column text, p_keep interval, p_ahead integer, OUT made integer, OUT dropped integer) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_today date := (pipeline.now())::date;
+    v_oldest date := (pipeline.now() - p_keep)::date;
+    v_day date;
+    v_name text;
+begin
+    made := 0;
+    dropped := 0;
+    for v_day in select d::date from generate_series(v_today, v_today + p_ahead, interval '1 day') d loop
+        v_name := p_table || '_' || to_char(v_day, 'YYYYMMDD');
         continue when to_regclass('pipeline.' || v_name) is not null;
         begin
-            execute format('create table pipeline.%I (like pipeline.job_archive including all)', v_name);
-            lock table pipeline.job_archive_default in access exclusive mode;
+            execute format('create table pipeline.%I (like pipeline.%I including all)', v_name, p_table);
+            execute format('lock table pipeline.%I in access exclusive mode', p_table || '_default');
             execute format(
-                'with moved as (delete from pipeline.job_archive_default where finished_at >= %L and finished_at < %L returning *)'
-                ' insert into pipeline.%I select * from moved', v_day, v_day + 1, v_name);
+                'with moved as (delete from pipeline.%I where %I >= %L and %I < %L returning *)'
+                ' insert into pipeline.%I select * from moved',
+                p_table || '_default', p_column, v_day, p_column, v_day + 1, v_name);
             execute format(
-                'alter table pipeline.job_archive attach partition pipeline.%I for values from (%L) to (%L)',
-                v_name, v_day, v_day + 1);
+                'alter table pipeline.%I attach partition pipeline.%I for values from (%L) to (%L)',
+                p_table, v_name, v_day, v_day + 1);
             made := made + 1;
         exception when lock_not_available then
-            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
+            return; -- whoever reads the table now will do so for longer than we want others to queue behind us
         end;
     end loop;
     for v_name in
         select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'pipeline.job_archive'::regclass and c.relname ~ '^job_archive_\d{8}$'
+        where i.inhparent = format('pipeline.%I', p_table)::regclass and c.relname ~ ('^' || p_table || '_\d{8}$')
             and to_date(right(c.relname, 8), 'YYYYMMDD') < v_oldest
     loop
         begin
             execute format('drop table pipeline.%I', v_name);
             dropped := dropped + 1;
         exception when lock_not_available then
-            return; -- whoever reads the archive now will do so for longer than we want others to queue behind us
+            return; -- whoever reads the table now will do so for longer than we want others to queue behind us
         end;
     end loop;
-    delete from pipeline.job_archive_default d where d.finished_at < v_oldest;
-    delete from pipeline.worker w where w.seen_at < pipeline.now() - interval '1 day';
+    execute format('delete from pipeline.%I where %I < %L', p_table || '_default', p_column, v_oldest);
 end
 $_$;
 
@@ -1580,7 +1677,7 @@ CREATE FUNCTION pipeline.pause_queue(name text) RETURNS void
 $$;
 
 CREATE FUNCTION pipeline.pause_schedule(name text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -1829,7 +1926,7 @@ CREATE FUNCTION pipeline.resume_queue(name text) RETURNS void
 $$;
 
 CREATE FUNCTION pipeline.resume_schedule(name text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -1838,6 +1935,45 @@ begin
         until = case when s.paused then greatest(s.until, pipeline.now()) else s.until end
     where s.name = resume_schedule.name;
     return found;
+end
+$$;
+
+CREATE FUNCTION pipeline.retry_jobs(ids bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_back bigint[];
+    v_lane record;
+begin
+    perform pg_current_xact_id(); -- before a position is drawn
+    with ended as (
+        delete from pipeline.job_archive a
+        where a.id = any(ids) and a.state <> 'finished'
+        returning a.*
+    ), again as (
+        insert into pipeline.job (
+            id, task, args, queue, priority, key, workflow, run_at, created_at, max_attempts, timeout, error
+        )
+        overriding system value
+        select
+            e.id, e.task, e.args, e.queue, e.priority, e.key, e.workflow, v_now, e.created_at, e.max_attempts, e.timeout,
+            e.error
+        from ended e
+        returning id
+    ), sooner as (
+        update pipeline.job j set run_at = v_now, pos = nextval('pipeline.job_pos')
+        where j.id = any(ids) and j.pos is null and j.needs = 0
+        returning id
+    )
+    select array(select id from again union all select id from sooner) into v_back;
+    for v_lane in
+        select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)
+    loop
+        perform pipeline.request_lane(v_lane.queue, v_lane.priority, v_lane.key), pipeline.wake_workers(v_lane.queue);
+    end loop;
+    return v_back;
 end
 $$;
 
@@ -1925,7 +2061,7 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
 $$;
 
 CREATE FUNCTION pipeline.run_schedule(name text) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
@@ -1996,7 +2132,7 @@ end
 $_$;
 
 CREATE FUNCTION pipeline.schedule(name text, cron text, task text, args jsonb DEFAULT '{}'::jsonb, timezone text DEFAULT 'UTC'::text, missed text DEFAULT 'one'::text, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_missed integer DEFAULT 100) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -2441,7 +2577,7 @@ end
 $$;
 
 CREATE FUNCTION pipeline.unschedule(name text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -2837,6 +2973,8 @@ CREATE TABLE pipeline.job_archive (
     key text DEFAULT ''::text NOT NULL,
     lost smallint DEFAULT 0 NOT NULL,
     workflow bigint,
+    expires_at timestamp with time zone,
+    timeout interval,
     CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
 )
 PARTITION BY RANGE (finished_at);
@@ -2865,6 +3003,8 @@ CREATE TABLE pipeline.job_archive_default (
     key text DEFAULT ''::text CONSTRAINT job_archive_key_not_null NOT NULL,
     lost smallint DEFAULT 0 CONSTRAINT job_archive_lost_not_null NOT NULL,
     workflow bigint,
+    expires_at timestamp with time zone,
+    timeout interval,
     CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
 );
 
@@ -2876,6 +3016,39 @@ ALTER TABLE pipeline.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE pipeline.job_log (
+    job bigint NOT NULL,
+    attempt integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    level text NOT NULL,
+    message text NOT NULL,
+    CONSTRAINT job_log_level_check CHECK ((level = ANY (ARRAY['debug'::text, 'info'::text, 'warning'::text, 'error'::text])))
+)
+PARTITION BY RANGE (at);
+
+COMMENT ON TABLE pipeline.job_log IS 'What jobs have logged, one partition a day (UTC); see pipeline.maintain_archive().';
+
+CREATE TABLE pipeline.job_log_default (
+    job bigint CONSTRAINT job_log_job_not_null NOT NULL,
+    attempt integer CONSTRAINT job_log_attempt_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT job_log_at_not_null NOT NULL,
+    level text CONSTRAINT job_log_level_not_null NOT NULL,
+    message text CONSTRAINT job_log_message_not_null NOT NULL,
+    CONSTRAINT job_log_level_check CHECK ((level = ANY (ARRAY['debug'::text, 'info'::text, 'warning'::text, 'error'::text])))
+);
+
+CREATE TABLE pipeline.job_state (
+    job bigint NOT NULL,
+    done double precision,
+    total double precision,
+    note text,
+    saved jsonb,
+    at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.job_state IS 'Progress of a job and what it has saved, kept over its attempts.';
 
 CREATE TABLE pipeline.job_unique (
     key text NOT NULL,
@@ -3407,6 +3580,8 @@ ALTER TABLE pipeline.worker ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 ALTER TABLE ONLY pipeline.job_archive ATTACH PARTITION pipeline.job_archive_default DEFAULT;
 
+ALTER TABLE ONLY pipeline.job_log ATTACH PARTITION pipeline.job_log_default DEFAULT;
+
 ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1h FOR VALUES IN (3600);
 
 ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1m FOR VALUES IN (60);
@@ -3458,6 +3633,9 @@ ALTER TABLE ONLY pipeline.former_watch
 
 ALTER TABLE ONLY pipeline.job
     ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.job_state
+    ADD CONSTRAINT job_state_pkey PRIMARY KEY (job);
 
 ALTER TABLE ONLY pipeline.job_unique
     ADD CONSTRAINT job_unique_pkey PRIMARY KEY (key);
@@ -3547,6 +3725,10 @@ CREATE INDEX job_delayed ON pipeline.job USING btree (queue, run_at) WHERE ((pos
 
 CREATE INDEX job_expiring ON pipeline.job USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
+CREATE INDEX job_log_job ON ONLY pipeline.job_log USING btree (job, at);
+
+CREATE INDEX job_log_default_job_at_idx ON pipeline.job_log_default USING btree (job, at);
+
 CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, key, pos) WHERE (pos IS NOT NULL);
 
 CREATE INDEX lane_turns ON pipeline.lane USING btree (queue, priority, key) WHERE ((key <> ''::text) OR limited);
@@ -3590,6 +3772,8 @@ CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WIT
 ALTER INDEX pipeline.job_archive_failed ATTACH PARTITION pipeline.job_archive_default_finished_at_idx;
 
 ALTER INDEX pipeline.job_archive_id ATTACH PARTITION pipeline.job_archive_default_id_idx;
+
+ALTER INDEX pipeline.job_log_job ATTACH PARTITION pipeline.job_log_default_job_at_idx;
 
 ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_1h_pkey;
 
@@ -3648,6 +3832,8 @@ REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.cancel_jobs(ids bigint[], reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) FROM PUBLIC;
@@ -3678,9 +3864,13 @@ REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM
 
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.expire_jobs(p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
 
@@ -3708,6 +3898,8 @@ REVOKE ALL ON FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patie
 
 REVOKE ALL ON FUNCTION pipeline.maintain_archive(keep interval, ahead integer, OUT made integer, OUT dropped integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.maintain_days(p_table text, p_column text, p_keep interval, p_ahead integer, OUT made integer, OUT dropped integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.make_runs(p_name text, p_times timestamp with time zone[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) FROM PUBLIC;
@@ -3717,6 +3909,8 @@ REVOKE ALL ON FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) FROM PUBLIC
 REVOKE ALL ON FUNCTION pipeline.needs_check(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.pause_queue(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.pause_schedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.prune_lanes(p_idle interval) FROM PUBLIC;
 
@@ -3734,15 +3928,23 @@ REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer, p
 
 REVOKE ALL ON FUNCTION pipeline.resume_queue(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.resume_schedule(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.retry_jobs(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.ring(p_gate bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.run_schedule(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.running(p_queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.schedule(name text, cron text, task text, args jsonb, timezone text, missed text, queue text, priority integer, max_missed integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.set_key_rule(name text, concurrency integer, rate integer, per interval) FROM PUBLIC;
 
@@ -3771,6 +3973,8 @@ REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation o
 REVOKE ALL ON FUNCTION pipeline.turn(p_term bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.unschedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
 

@@ -19,6 +19,7 @@ from pipeline.feed.pump import Pump
 
 CACHE_CHANNEL = "pipeline.cache"  # on which processes tell how their caches do
 JOBS_CHANNEL = "pipeline.jobs"
+CANCEL_CHANNEL = "pipeline.job_cancelled"
 REPORT_SECONDS = 2.0
 FORGET_SECONDS = 10.0
 
@@ -42,7 +43,7 @@ class Listener:
 
 
 class JobBell(Listener):
-    """Wakes the worker when a job was enqueued."""
+    """Wakes the worker when a job was enqueued, and tells it of jobs that were cancelled."""
 
     def __init__(self, worker: JobWorker) -> None:
         self._worker = worker
@@ -51,6 +52,8 @@ class JobBell(Listener):
         for event in batch.events:
             if event.op == "e" and event.name == JOBS_CHANNEL and event.payload is not None:
                 self._worker.wake(event.payload)
+            elif event.op == "e" and event.name == CANCEL_CHANNEL and event.payload is not None:
+                self._worker.cancel([int(id_) for id_ in event.payload.split(",") if id_.isdecimal()])
 
 
 class DeliveryMeter(Listener):

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from handlers.cache import Cache
+from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
+from pipeline.app.jobs import Jobs
 from pipeline.app.keys import sealer
 from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
@@ -30,12 +31,10 @@ from pipeline.db.admin import emit
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
-from pipeline.db.schedules import ScheduleStore
-from pipeline.errors import UsageError
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
 from pipeline.log import as_guest
-from pipeline.registry import Registry, Task, default
+from pipeline.registry import Registry, default
 from pipeline.runtime import Service, Supervisor
 
 
@@ -69,7 +68,8 @@ class Client:
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )
-        self.jobs = JobStore(self._job_database, registry=registry, sealer=sealer(encryption_keys))
+        self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=sealer(encryption_keys)))
+        self.enqueue = self.jobs.enqueue
         self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
@@ -87,10 +87,12 @@ class Client:
         await self._probes.open()
         await self._job_database.open()
         self._supervisor.start()
+        current_jobs.enter(self.jobs)
         return self
 
     async def close(self) -> None:
         """Stop following and disconnect."""
+        current_jobs.leave(self.jobs)
         await self._supervisor.stop()
         for database in (self.database, self._probes, self._job_database):
             await database.close()
@@ -100,40 +102,6 @@ class Client:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.close()
-
-    async def enqueue(
-        self,
-        task: str | Task | Callable[..., Any],
-        args: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        run_at: datetime | None = None,
-        priority: int = 0,
-        conn: object = None,
-        **more: Any,
-    ) -> int:
-        """Add a job; returns its id. The task's arguments are given as `args` or by name.
-
-        conn: a connection or session of asyncpg, psycopg 3 or SQLAlchemy; the job is part of its transaction,
-        which stays the caller's to commit. Raises TaskError when a known task does not take these arguments,
-        UsageError when `conn` is something else.
-        """
-        return await self.jobs.enqueue(
-            task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority, conn=conn
-        )
-
-    async def backfill(self, name: str, start: datetime, end: datetime | None = None) -> int:
-        """Make the runs of a schedule that a past span lacks, from `start` on, before `end` (None: up to now).
-
-        Returns how many were made; doing it again makes none twice. Raises TaskError when there is no such
-        schedule, UsageError for a time without a zone, and a span that is too long or lies ahead.
-        """
-        if start.tzinfo is None or (end is not None and end.tzinfo is None):
-            raise UsageError("a time of the backfill has no time zone", hint="Use datetime(..., tzinfo=UTC).")
-        filled = await ScheduleStore(self.database).backfill(
-            name, start.timestamp(), None if end is None else end.timestamp()
-        )
-        return filled.made
 
     async def emit(self, channel: str, payload: str | None = None) -> None:
         """Send an event of one's own to everybody who follows the feed."""

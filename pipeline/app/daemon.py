@@ -21,6 +21,7 @@ from handlers.latency import LatencyRecorder
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from pipeline import __version__
+from pipeline.app import jobs
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
 from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
@@ -59,10 +60,14 @@ class Daemon:
         self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
         add_builtin(registry, self.database, config.jobs)
+        store = JobStore(self.job_database, registry=registry, sealer=sealer_of(config))
+        self.job_calls = jobs.Jobs(store)
         self.jobs = JobWorker(
-            JobStore(self.job_database, registry=registry, sealer=sealer_of(config)),
+            store,
             registry,
             config.jobs.queues,
+            total=config.jobs.total,
+            modules=config.imports,
             drain_seconds=config.jobs.drain_seconds,
         )
         self.schedule = Scheduler(ScheduleStore(self.database), registry)
@@ -96,10 +101,12 @@ class Daemon:
                 log.info("the database was brought up to date", files=len(ran))
             await self.database.open()
             await self.job_database.open()
+            jobs.enter(self.job_calls)
             self._server = await describe_server(self.database)
             await self.supervisor.run()
         finally:
             await self.web.stop()
+            jobs.leave(self.job_calls)
             await self.poster.close()
             await self.job_database.close()
             await self.database.close()

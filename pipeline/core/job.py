@@ -136,13 +136,14 @@ class Job(msgspec.Struct, frozen=True, gc=False):
 class Outcome(msgspec.Struct, gc=False):
     """How one run ended, as the worker reports it.
 
-    step: `release` gives the job back as if it had never been claimed. result: JSON text or None. error: what a
-    person should read, or None. delay: seconds until a retry, or of a snooze. began: when the run began, on the
-    worker's monotonic clock, or None when it never did. ms: how long it took.
+    step: `release` gives the job back as if it had never been claimed; `ended` says that there is nothing to
+    write, because the job ended otherwise: in its own transaction, or cancelled. result: JSON text or None.
+    error: what a person should read, or None. delay: seconds until a retry, or of a snooze. began: when the
+    run began, on the worker's monotonic clock, or None when it never did. ms: how long it took.
     """
 
     job: Job
-    step: Literal["finish", "retry", "snooze", "fail", "cancel", "expire", "release"]
+    step: Literal["finish", "retry", "snooze", "fail", "cancel", "expire", "release", "ended"]
     result: str | None = None
     error: str | None = None
     delay: float = 0.0

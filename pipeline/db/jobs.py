@@ -52,6 +52,19 @@ class Claim(msgspec.Struct, frozen=True):
     ask_in: float | None
 
 
+class QueueSettings(msgspec.Struct, frozen=True):
+    """A queue that has or had jobs or settings. state: running, paused or draining. concurrency: over all workers.
+    rate: jobs that may begin in any rate_seconds. slots: jobs that one worker runs at once. None: not set."""
+
+    queue: str
+    state: str
+    concurrency: int | None
+    rate: int | None
+    rate_seconds: float | None
+    slots: int | None
+    weight: int
+
+
 class Sweep(msgspec.Struct, frozen=True):
     """What a sweep found. unsettled: there may be more to find soon. seconds: how long it took."""
 
@@ -89,6 +102,11 @@ class JobStore:
         self._registry = registry
         self.sealer = sealer or Sealer([], os.urandom)
         self._host: JobHost | None = None
+
+    @property
+    def database(self) -> Database:
+        """Where the queue is."""
+        return self._db
 
     def host(self, host: JobHost) -> None:
         """Every job that is handed out from now on talks to this worker."""
@@ -242,10 +260,11 @@ class JobStore:
         ended = [o for o in outcomes if o.step in ENDS]
         retried = [o for o in outcomes if o.step in ("retry", "snooze")]
         released = [o for o in outcomes if o.step == "release"]
+        written = sum(o.step == "ended" for o in outcomes)
         counts = {"retried": 0, "released": 0}
         async with self._db.acquire() as connection:
             if not retried and not released:
-                row = await _finish(connection, worker, ended, freed)
+                row = await finish(connection, worker, ended, freed)
             else:
                 async with connection.transaction(isolation="read_committed"):
                     if retried:
@@ -265,8 +284,8 @@ class JobStore:
                             [o.job.lease for o in released],
                             worker,
                         )
-                    row = await _finish(connection, worker, ended, freed)
-        accepted = row["finished"] + row["failed"] + counts["retried"] + counts["released"]
+                    row = await finish(connection, worker, ended, freed)
+        accepted = row["finished"] + row["failed"] + counts["retried"] + counts["released"] + written
         return Written(row["finished"], row["failed"], **counts, refused=len(outcomes) - accepted)
 
     async def promote(self, queues: Sequence[str], limit: int = 1_000) -> tuple[int, float | None]:
@@ -301,9 +320,9 @@ class JobStore:
             for row in await self._db.fetch("jobs/status")
         )
 
-    async def queues(self) -> list[str]:
-        """The names of all queues that ever had a job."""
-        return [row["queue"] for row in await self._db.fetch("jobs/queues")]
+    async def queues(self) -> list[QueueSettings]:
+        """Every queue that has or had jobs or settings."""
+        return [QueueSettings(**dict(row)) for row in await self._db.fetch("jobs/queues")]
 
     async def maintain_archive(self) -> None:
         """Make the partitions of the days ahead, drop those that are past their time."""
@@ -321,7 +340,7 @@ class JobStore:
         raise TaskError("a job needs a task", hint="Give the task's name, or the function itself.")
 
 
-async def _finish(connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]) -> Record:
+async def finish(connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]) -> Record:
     now = time.monotonic()
     with translated():
         [row] = await connection.fetch(

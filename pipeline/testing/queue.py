@@ -189,7 +189,7 @@ class Testing:
     async def _claim(self, queue: str | None, limit: int) -> list[Job]:
         await self._database.keep_time()
         await self._store.adopt()
-        queues = [queue] if queue else await self._store.queues()
+        queues = [queue] if queue else [one.queue for one in await self._store.queues()]
         await self._store.promote(queues)
         for name in queues:
             batch = (await self._store.claim(name, limit, self._worker)).jobs
@@ -208,7 +208,7 @@ class Testing:
             outcome = ready
         await self._database.keep_time()
         await self._store.write(self._worker, [outcome], [job.lease] if last else [])
-        state = after("running", outcome.step)
+        state = after("running", "finish" if outcome.step == "ended" else outcome.step)
         drained[state] = drained.get(state, 0) + 1
         if outcome.error:
             drained.errors.append(f"job {job.id}, {job.task}, attempt {job.attempt}: {outcome.error}")

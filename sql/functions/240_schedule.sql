@@ -17,7 +17,7 @@ create or replace function pipeline.schedule(
     priority int default null,
     max_missed int default 100
 ) returns void
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -67,6 +67,7 @@ begin
     end if;
 end
 $$;
+revoke execute on function pipeline.schedule from public;
 
 -- check_cron: refuses what cannot be a schedule's time by its looks alone; the rest is a daemon's to judge
 create or replace function pipeline.check_cron(p_cron text, p_timezone text) returns void
@@ -96,7 +97,7 @@ revoke execute on function pipeline.check_cron(text, text) from public;
 -- unschedule: removes a schedule; false if there is none. A daemon that has it in its code brings it back when it starts.
 -- locks: the schedule's row
 create or replace function pipeline.unschedule(name text) returns bool
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -104,11 +105,12 @@ begin
     return found;
 end
 $$;
+revoke execute on function pipeline.unschedule from public;
 
 -- pause_schedule: no more runs until it is resumed; false if there is no such schedule
 -- locks: the schedule's row
 create or replace function pipeline.pause_schedule(name text) returns bool
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -116,11 +118,12 @@ begin
     return found;
 end
 $$;
+revoke execute on function pipeline.pause_schedule from public;
 
 -- resume_schedule: runs again, from now on: what a pause has left out is not made up. False if there is no such schedule
 -- locks: the schedule's row
 create or replace function pipeline.resume_schedule(name text) returns bool
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -131,11 +134,12 @@ begin
     return found;
 end
 $$;
+revoke execute on function pipeline.resume_schedule from public;
 
 -- run_schedule: one run now, whatever the schedule says; returns the job's id, null if there is no such schedule
 -- locks: none that anyone waits for
 create or replace function pipeline.run_schedule(name text) returns bigint
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -150,3 +154,4 @@ begin
     return v_job;
 end
 $$;
+revoke execute on function pipeline.run_schedule from public;

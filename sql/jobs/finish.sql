@@ -20,15 +20,15 @@ with given as (
     where h.id = g.lease and j.id = g.id
     returning
         j.id, j.queue, j.priority, j.task, j.args, g.state, j.attempt, j.max_attempts, j.created_at, j.run_at,
-        j.key, j.lost, j.workflow, g.ago, g.ms, g.result, g.error
+        j.key, j.lost, j.workflow, j.expires_at, j.timeout, g.ago, g.ms, g.result, g.error
 ), archived as (
     insert into pipeline.job_archive (
         id, queue, priority, task, args, state, attempt, max_attempts, created_at, run_at,
-        key, lost, workflow, started_at, finished_at, ms, worker, result, error
+        key, lost, workflow, expires_at, timeout, started_at, finished_at, ms, worker, result, error
     )
     select
         g.id, g.queue, g.priority, g.task, g.args, g.state, g.attempt, g.max_attempts, g.created_at, g.run_at,
-        g.key, g.lost, g.workflow, t.now - make_interval(secs => g.ago), t.now, g.ms, $3, g.result, g.error
+        g.key, g.lost, g.workflow, g.expires_at, g.timeout, t.now - make_interval(secs => g.ago), t.now, g.ms, $3, g.result, g.error
     from gone g, (select pipeline.now() as now) t
     returning state
 ), taken_off as (

@@ -40,12 +40,12 @@ with dead as materialized (
     delete from pipeline.job j using lost l where j.id = l.id and l.end_of_it is not null returning j.*, l.worker, l.end_of_it
 ), archived as (
     insert into pipeline.job_archive (
-        id, queue, priority, task, args, state, attempt, max_attempts, created_at, run_at, key, lost, workflow,
-        finished_at, worker, error
+        id, queue, priority, task, args, state, attempt, max_attempts, created_at, run_at, expires_at, timeout, key, lost,
+        workflow, finished_at, worker, error
     )
     select
-        g.id, g.queue, g.priority, g.task, g.args, 'failed', g.attempt, g.max_attempts, g.created_at, g.run_at, g.key,
-        g.lost + 1, g.workflow, (select pipeline.now()), g.worker,
+        g.id, g.queue, g.priority, g.task, g.args, 'failed', g.attempt, g.max_attempts, g.created_at, g.run_at,
+        g.expires_at, g.timeout, g.key, g.lost + 1, g.workflow, (select pipeline.now()), g.worker,
         g.end_of_it || ': worker ' || g.worker || ' was not seen any more'
     from gone g
     returning 1

@@ -58,10 +58,10 @@ async def work(store: JobStore, rng: Random, run: Run, late: set[asyncio.Task[No
         if not jobs:
             jobs = (await store.sweep("default", 20, worker, every=0.001)).jobs
             run.counts["stragglers"] += len(jobs)
+        # A job that was once lost runs only when that could be noted; without the note nothing happened to it.
+        jobs = [job for job in jobs if not job.lost or await store.begin(job, worker)]
         for job in jobs:
             run.handed.setdefault((job.id, job.attempt), []).append(worker)
-            if job.lost:
-                await store.begin(job, worker)  # or the loss of this worker would not count as a run
         if not jobs:
             await asyncio.sleep(0.003)
             continue

@@ -225,7 +225,7 @@ async def test_a_wake_makes_a_worker_look_at_once(
 
     registry.add_task(noop, name="noop")
     async with running(store, registry, poll_seconds=3600) as worker:
-        await eventually(lambda: worker._queues["default"].changed._waiters)
+        await eventually(lambda: worker._shift.queues and worker._shift.queues["default"].changed._waiters)
         await sql.execute("select pipeline.enqueue('noop')")
         worker.wake("somewhere else")
         worker.wake("default")
@@ -302,8 +302,9 @@ async def test_stopping_lets_running_jobs_end_and_gives_the_others_back_unburnt(
     made = await store.enqueue_many("wait", [{}] * 5)
     worker = JobWorker(store, registry, {"default": 1}, poll_seconds=0.05)
     await worker.start()
-    worker._queues["default"].per_second = 50.0  # as if it had been fast: it takes five more ahead
     task = asyncio.create_task(worker.run())
+    await eventually(lambda: worker._shift.queues)
+    worker._shift.queues["default"].per_second = 50.0  # as if it had been fast: it takes five more ahead
     await started.wait()
     await eventually(lambda: sql.fetchval("select sum(cardinality(ids)) = 5 from pipeline.lease"))
     await worker.stop()
@@ -364,7 +365,7 @@ async def test_a_worker_that_ends_gives_back_what_it_holds_without_knowing(
 ) -> None:
     async with running(store, registry, {"elsewhere": 1}) as worker:
         await store.enqueue_many("t", [{}] * 2)
-        assert len(await claim(store, worker._worker)) == 2  # as if the answer had never arrived
+        assert len(await claim(store, worker._shift.worker)) == 2  # as if the answer had never arrived
     rows = await sql.fetch("select attempt, error from pipeline.job")
     assert [tuple(row) for row in rows] == [(1, None)] * 2
     assert await sql.fetchval("select count(*) from pipeline.lease") == 0
@@ -520,13 +521,13 @@ async def test_after_an_outage_a_worker_does_not_take_everybody_for_dead(
         heartbeat = worker._heartbeat
         assert heartbeat is not None
         heartbeat.steady_since = None  # its own beats fail at this moment
-        await worker._rescue()
+        await worker._chores._rescue()
         assert await sql.fetchval("select count(*) from pipeline.lease") == 1
         heartbeat.steady_since = time.monotonic()
-        await worker._rescue()
+        await worker._chores._rescue()
         assert await sql.fetchval("select count(*) from pipeline.lease") == 1
         await eventually(worker._may_judge)
-        await worker._rescue()
+        await worker._chores._rescue()
         assert await sql.fetchval("select count(*) from pipeline.lease") == 0
 
 

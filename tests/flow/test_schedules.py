@@ -338,13 +338,16 @@ async def test_a_schedule_made_anew_makes_no_run_that_the_one_before_has_made(
         assert await one.tick(NOON + DAY) == 0
 
 
-async def test_an_application_may_schedule_but_not_touch_the_tables(sql: asyncpg.Connection) -> None:
+async def test_only_the_owner_changes_schedules(sql: asyncpg.Connection) -> None:
     role = f"app_{await sql.fetchval('select current_database()')}"
     await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}; set role {role}")
     try:
-        await sql.execute("select pipeline.schedule('s', '@daily', 't'), pipeline.pause_schedule('s')")
-        await sql.execute("select pipeline.resume_schedule('s'), pipeline.run_schedule('s')")
         for refused in (
+            "select pipeline.schedule('s', '@daily', 't')",
+            "select pipeline.pause_schedule('s')",
+            "select pipeline.resume_schedule('s')",
+            "select pipeline.run_schedule('s')",
+            "select pipeline.unschedule('s')",
             "select pipeline.make_runs('s', '{}')",
             "select pipeline.enqueue_run('s', now())",
             "update pipeline.schedule set cron = '@hourly'",

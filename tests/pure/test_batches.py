@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.batches import run_batch
-from handlers.endings import spread
-from handlers.running import run
+from handlers.batches import run_batch, spread
 from pipeline.core.directives import Cancel, Discard, Snooze
 from pipeline.core.job import Job, Outcome
 from pipeline.errors import TaskError
@@ -123,7 +121,6 @@ async def test_middleware_stands_around_each_job_and_the_call_is_made_once() -> 
     ]  # fmt: skip
     assert trace == [2, 3, [2, 3], -2, -3]
     assert steps(await ended(call, [job(id=4)], registry=registry)) == [(4, "finish", '"kept from it"')]
-    assert [] not in trace
 
 
 async def test_a_job_of_a_batch_runs_once_whatever_its_middleware_does() -> None:
@@ -166,16 +163,3 @@ async def test_a_batch_that_is_cancelled_from_outside_ends_at_once(layered: bool
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 5)
-
-
-async def test_any_arguments_can_be_added_for_a_batch_and_one_job_alone_is_a_batch_of_one() -> None:
-    async def listed(jobs: list[Job]) -> list[Any]:
-        return [job.args if "x" in job.args else Cancel("no x") for job in jobs]
-
-    registry = Registry()
-    task = registry.add_task(listed, name="t", batch=10, concurrency_key="shop:{shop}", redact=("x",))
-    task.check({"x": 1, "job": 2, "jobs": 3})
-    assert task.key({"shop": 7}) == "shop:7"
-    assert (await run(job(args={"x": 1}), registry, Random(1))).result == '{"x":1}'
-    ended = await run(job(), registry, Random(1))
-    assert (ended.step, ended.error) == ("cancel", "no x")

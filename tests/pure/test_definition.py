@@ -58,10 +58,7 @@ def test_limits_without_a_key_are_those_of_the_whole_task_and_of_no_other() -> N
     assert slow.key_rule == KeyRule(slow.key({}), None, Rate(1, 60))
     assert fast.key_rule == KeyRule(fast.key({}), None, Rate(9, 60))
     assert slow.key({}) != fast.key({})
-    assert (
-        registry.add_task(send, name="a:{customer_id}", concurrency=1).key({"customer_id": 7})
-        == "task.a.(customer_id)"
-    )
+    assert ":" not in registry.add_task(send, name="a:b", concurrency=1).key({})
 
 
 def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() -> None:
@@ -80,8 +77,7 @@ def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() ->
     assert set(registry.tasks) == {"one", "two"}
     registry.add_task(send, name="two", tenant="shop:{card}")
     registry.tasks.pop("one")
-    for concurrency in (7, 8):
-        registry.add_task(send, name="two", concurrency_key="customer:{card}", concurrency=concurrency)
+    registry.add_task(send, name="two", concurrency_key="customer:{card}", concurrency=7)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +128,6 @@ def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() ->
         ({"redact": "card"}, "redact is a tuple"),
         ({"redact": ("cart",)}, "redact names cart"),
         ({"redact": ("cart.number",)}, "redact names cart"),
-        ({"redact": ("card.number", "*")}, None),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_meant_is_refused_with_the_place_of_the_function(

@@ -231,4 +231,4 @@ async def test_the_status_counts_exactly(store: JobStore, worker: int, sql: asyn
     counted = {q.queue: (q.ready, q.delayed, q.running) for q in await store.status()}
     assert counted == {"default": (3, 1, 2), "mail": (1, 0, 0)}
     assert all(q.oldest_ready_seconds is not None for q in await store.status())
-    assert await store.queues() == ["default", "mail"]
+    assert [queue.queue for queue in await store.queues()] == ["default", "mail"]

@@ -1,0 +1,50 @@
+"""The places of a worker, where all its queues share them.
+
+Owns: who holds a place and who waits for one. Knows neither jobs nor the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from pipeline.core.shares import Shares
+
+
+class Places:
+    """`total` places; None is no limit, and then nothing waits."""
+
+    def __init__(self, total: int | None) -> None:
+        self._free = total
+        self._shares = Shares()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._weights: dict[str, int] = {}
+
+    async def take(self, queue: str, weight: int) -> None:
+        """Wait for a place; queues that wait get theirs in proportion to their weights."""
+        if self._free is None:
+            return
+        if self._free > 0:
+            self._free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(queue, deque()).append(place)
+        self._weights[queue] = weight
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave()
+            else:
+                self._waiting[queue].remove(place)
+            raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        if self._free is None:
+            return
+        waiting = {name: self._weights[name] for name, places in self._waiting.items() if places}
+        if waiting:
+            self._waiting[self._shares.next(waiting)].popleft().set_result(None)
+        else:
+            self._free += 1

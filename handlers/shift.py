@@ -1,0 +1,106 @@
+"""What the parts of a worker share while it runs.
+
+Owns: the counts, the jobs that run at this moment and those that somebody has cancelled. Knows neither the
+queue nor how jobs are run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from random import Random
+
+import structlog
+
+from handlers.held import HeldQueue
+from handlers.host import WorkerHost
+from handlers.outcomes import Outcomes
+from handlers.places import Places
+from handlers.processes import Processes
+from pipeline.core.job import Job, Outcome
+from pipeline.db.jobs import JobStore
+from pipeline.registry import Registry
+
+REMEMBERED = 10_000
+
+log = structlog.get_logger("pgreflex.jobs")
+
+
+class Shift:
+    """One worker's time from `start` to the end. worker: its number. totals: what has become of jobs here.
+
+    alone: held while a job runs that was once lost with a worker, so that the next loss has one cause.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        registry: Registry,
+        worker: int,
+        outcomes: Outcomes,
+        host: WorkerHost,
+        *,
+        totals: Counter[str],
+        places: Places,
+        processes: Processes,
+        rng: Random,
+    ) -> None:
+        self.store = store
+        self.registry = registry
+        self.worker = worker
+        self.outcomes = outcomes
+        self.host = host
+        self.totals = totals
+        self.places = places
+        self.processes = processes
+        self.rng = rng
+        self.queues: dict[str, HeldQueue] = {}
+        self.waits: deque[float] = deque(maxlen=1_000)
+        self.runs: deque[float] = deque(maxlen=1_000)
+        self.running: dict[int, asyncio.Task[None]] = {}
+        self.stopping = asyncio.Event()
+        self.alone = asyncio.Lock()
+        self.claimed_at: dict[int, float] = {}
+        self._cancelled: OrderedDict[int, None] = OrderedDict()
+
+    def take(self, queue: HeldQueue, jobs: Sequence[Job], now: float) -> None:
+        """These were handed out to this worker."""
+        for job in jobs:
+            self.outcomes.expect(job)
+            self.waits.append(job.waited)
+            if job.expires_in is not None:
+                self.claimed_at[job.id] = now
+            queue.ready.put_nowait(job)
+        queue.held += len(jobs)
+
+    def held_for(self, job: Job, now: float) -> float:
+        """Seconds since the job was claimed; 0 for one that cannot expire."""
+        return now - self.claimed_at.pop(job.id, now)
+
+    def ended(self, queue: HeldQueue, outcome: Outcome) -> None:
+        """This job has ended here, one way or another."""
+        self.outcomes.add(outcome)
+        queue.held -= 1
+        queue.ended += 1
+        if not queue.changed.is_set() and queue.room():
+            queue.changed.set()
+
+    def cancel(self, ids: Sequence[int]) -> None:
+        """Somebody has cancelled these jobs: end those that run here, let none begin that is on its way."""
+        for id_ in ids:
+            self._cancelled[id_] = None
+            running = self.running.get(id_)
+            if running is not None:
+                log.info("a job that runs here was cancelled", job=id_)
+                running.cancel()
+        while len(self._cancelled) > REMEMBERED:
+            self._cancelled.popitem(last=False)
+
+    def was_cancelled(self, job: Job) -> bool:
+        return job.id in self._cancelled
+
+    def wake_all(self) -> None:
+        """There may be jobs in any queue."""
+        for queue in self.queues.values():
+            queue.wake()

@@ -1,0 +1,179 @@
+"""Runs the jobs of one queue, so many at a time.
+
+Owns: from a job that was claimed to its outcome: cancelling, jobs that were once lost, jobs that are run together.
+Knows no SQL and not how jobs are claimed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from handlers.batches import run_batch
+from handlers.held import HeldQueue
+from handlers.opening import opened
+from handlers.running import run
+from handlers.shift import Shift
+from pipeline.core.job import Job, Outcome
+from pipeline.errors import PgreflexError
+from pipeline.registry import Task
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Slots:
+    """The loops that run a queue's jobs; `resize` starts and ends them. spawn: starts a loop."""
+
+    def __init__(self, shift: Shift, queue: HeldQueue, spawn: Spawn) -> None:
+        self._shift = shift
+        self._queue = queue
+        self._spawn = spawn
+        self._gathering: dict[str, list[Job]] = {}
+        self._company = asyncio.Event()
+
+    def resize(self, concurrency: int) -> None:
+        """From now on run so many at a time; those that run go on."""
+        queue = self._queue
+        queue.concurrency = concurrency
+        while queue.slots < concurrency:
+            queue.slots += 1
+            self._spawn(self._slot())
+        for _ in range(queue.slots - concurrency):
+            queue.ready.put_nowait(None)
+        queue.changed.set()
+
+    async def _slot(self) -> None:
+        shift, queue = self._shift, self._queue
+        while True:
+            job = await queue.ready.get()
+            if job is None:
+                if queue.slots > queue.concurrency:
+                    queue.slots -= 1
+                    return
+                continue
+            if shift.stopping.is_set():
+                shift.ended(queue, Outcome(job, "release"))
+                continue
+            task = shift.registry.tasks.get(job.task)
+            if task is not None and task.batch and not job.lost:
+                jobs = await self._gather(job, task)
+                if jobs:
+                    await self._run_together(jobs, task)
+            else:
+                await self._run(job)
+
+    async def _run(self, job: Job) -> None:
+        shift, queue = self._shift, self._queue
+        outcome = Outcome(job, "release")
+        try:
+            await shift.places.take(queue.name, queue.weight)
+            try:
+                outcome = await self._outcome(job)
+            finally:
+                shift.places.leave()
+        finally:  # cancelled: the job goes back
+            shift.ended(queue, outcome)
+
+    async def _outcome(self, job: Job) -> Outcome:
+        shift = self._shift
+        me = _this_task()
+        shift.running[job.id] = me
+        try:
+            if shift.was_cancelled(job):
+                return Outcome(job, "ended")
+            if job.lost:
+                return self._settled(await self._run_alone(job))
+            outcome = await self._run_opened(job)
+            shift.runs.append(outcome.ms or 0.0)
+            return self._settled(outcome)
+        except asyncio.CancelledError:
+            if not shift.was_cancelled(job) or me.uncancel() > 0:
+                raise
+            return Outcome(job, "ended")
+        finally:
+            del shift.running[job.id]
+
+    def _settled(self, outcome: Outcome) -> Outcome:
+        """The outcome, unless the job's own transaction has already finished it."""
+        if not self._shift.host.forget(outcome.job):
+            return outcome
+        self._shift.totals["finished"] += 1
+        return Outcome(outcome.job, "ended")
+
+    async def _run_alone(self, job: Job) -> Outcome:
+        """One at a time, and with a note first: should this worker vanish, it is known which job ran."""
+        shift = self._shift
+        async with shift.alone:
+            try:
+                if not await shift.store.begin(job, shift.worker):
+                    return Outcome(job, "ended")
+            except PgreflexError:
+                return Outcome(job, "release")
+            return await self._run_opened(job)
+
+    async def _run_opened(self, job: Job) -> Outcome:
+        shift = self._shift
+        held_for = 0.0 if job.expires_in is None else shift.held_for(job, time.monotonic())
+        ready = opened(job, shift.store.sealer, shift.rng)
+        if isinstance(ready, Outcome):
+            return ready
+        return await run(ready, shift.registry, shift.rng, held_for=held_for, processes=shift.processes)
+
+    async def _gather(self, job: Job, task: Task) -> list[Job]:
+        """The jobs to run together with this one; none when another slot gathers and takes it along."""
+        together = self._gathering.get(task.name)
+        self._queue.batch = max(self._queue.batch, task.batch or 1)
+        if together is not None:
+            together.append(job)
+            if len(together) >= (task.batch or 1):
+                del self._gathering[task.name]
+                self._company.set()
+            return []
+        self._gathering[task.name] = together = [job]
+        try:
+            async with asyncio.timeout(task.batch_wait):
+                while self._gathering.get(task.name) is together and len(together) < (task.batch or 1):
+                    self._company.clear()
+                    await self._company.wait()
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            for one in together:
+                self._shift.ended(self._queue, Outcome(one, "release"))
+            raise
+        finally:
+            if self._gathering.get(task.name) is together:
+                del self._gathering[task.name]
+        return together
+
+    async def _run_together(self, jobs: list[Job], task: Task) -> None:
+        shift, queue = self._shift, self._queue
+        outcomes = [Outcome(job, "release") for job in jobs]
+        try:
+            await shift.places.take(queue.name, queue.weight)
+            try:
+                ready = [
+                    opened(job, shift.store.sealer, shift.rng) for job in jobs if not shift.was_cancelled(job)
+                ]
+                live = [job for job in ready if isinstance(job, Job)]
+                now = time.monotonic()
+                ran = await run_batch(
+                    live, task, shift.registry, shift.rng, held_for=[shift.held_for(job, now) for job in live]
+                )
+                ran += [outcome for outcome in ready if isinstance(outcome, Outcome)]
+                done = {outcome.job.id: self._settled(outcome) for outcome in ran}
+                outcomes = [done.get(job.id) or Outcome(job, "ended") for job in jobs]
+            finally:
+                shift.places.leave()
+        finally:  # cancelled: the jobs go back
+            for outcome in outcomes:
+                shift.ended(queue, outcome)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("slots run in tasks")
+    return task
