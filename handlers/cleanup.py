@@ -68,6 +68,7 @@ class Cleaner:
 
         store = self._store
         await chore("partitions", lambda: store.archive(archive_days * DAY), None)
+        await chore("job_state", lambda: store.prune("job_state", archive_days * DAY, batch), batch)
         await chore("job_unique", lambda: store.prune("job_unique", unique_days * DAY, batch), batch)
         await chore("limiter", lambda: store.prune("limiter", limiter_days * DAY, batch), batch)
         await chore("lane", lambda: store.lanes(lane_days * DAY), 1)

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from pipeline.db.connection import Database
 
 PRUNE_SECONDS = 60.0
-STATEMENTS = {"job_unique": "maintain/job_unique", "limiter": "maintain/limiter"}
+STATEMENTS = {
+    "job_state": "maintain/job_state",
+    "job_unique": "maintain/job_unique",
+    "limiter": "maintain/limiter",
+}
 
 
 class CleanupStore:

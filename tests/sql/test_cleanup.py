@@ -18,7 +18,7 @@ from tests.conftest import eventually
 from tests.host_kit import MemoryHost, job
 from tests.jobs_kit import claim, ids, job_store
 
-NOTHING = {"partitions": 0, "job_unique": 0, "limiter": 0, "lane": 0, "lanes_missing": 0}
+NOTHING = {"partitions": 0, "job_state": 0, "job_unique": 0, "limiter": 0, "lane": 0, "lanes_missing": 0}
 IDLE_LANE = """
     with made as (insert into pipeline.lane (queue, priority, key) values ('default', 0, 'k') returning *)
     insert into pipeline.lane_state (queue, priority, key, n) select queue, priority, key, 0 from made
@@ -66,6 +66,21 @@ async def test_days_of_the_archive_go_as_a_whole(sql: asyncpg.Connection, cleane
     assert await sql.fetchval(days) == 1 + 2 + 4  # nine and eight days old ones went, four were made ahead
     await clean(cleaner, archive_days=6)
     assert await sql.fetchval(days) == 1 + 1 + 4
+
+
+async def test_progress_of_jobs_that_ended_goes_with_the_archive(
+    sql: asyncpg.Connection, cleaner: Cleaner
+) -> None:
+    await sql.execute("insert into pipeline.job (task) values ('live')")
+    await sql.execute(
+        """
+        insert into pipeline.job_state (job, saved, at) values
+            (1, '1', now() - interval '30 days'), (7, '1', now() - interval '6 days'),
+            (8, '1', now() - interval '8 days')
+        """
+    )
+    assert (await clean(cleaner))["job_state"] == 1
+    assert await sql.fetchval("select array_agg(job order by job) from pipeline.job_state") == [1, 7]
 
 
 async def test_unique_keys_go_once_their_job_and_their_window_are_over(
