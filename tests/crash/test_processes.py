@@ -199,7 +199,7 @@ async def test_what_a_task_prints_does_not_disturb(go: Any, capfd: pytest.Captur
     ],
 )
 async def test_a_process_that_dies_costs_the_attempt_and_nothing_else(go: Any, how: str, message: str) -> None:
-    ended = await go("end", how=how)
+    ended = await go("end", timeout=10.0, how=how)
     assert ended.step == "retry"
     assert message in ended.error
     assert "handlers/" not in ended.error
