@@ -90,6 +90,14 @@ async def test_the_daemon_runs_jobs_by_polling_and_says_that_the_feed_is_off(
     await eventually(
         lambda: sql.fetchval("select true from pipeline.job_archive where state = 'finished'"), within=30
     )
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for n in range(2, 8):  # each just after a look, so that each waits for the whole pause until the next
+        await sql.execute("select pipeline.enqueue('work', jsonb_build_object('n', $1::int))", n)
+        await eventually(lambda n=n: sql.fetchval("select count(*) = $1 from pipeline.job_archive", n))
+    assert loop.time() - began < 4
+    await sql.execute("select pipeline.raise_alert('disk', 'it is full')")
+    await eventually(lambda: "it is full" in daemon.said, within=20)
     status = await daemon.status()
     services = {one["name"]: one for one in status["services"]}  # type: ignore[attr-defined]
     for name in ("pump", "follower", "consumers"):
@@ -121,6 +129,36 @@ async def test_with_an_address_for_listening_nothing_is_off(
     assert await daemon.stop() == 0
     assert "the feed is off" not in daemon.said
     assert await left_behind(pooled_dsn, most=10) == []
+
+
+async def test_behind_a_pooler_in_session_mode_nothing_is_off(
+    start: Start, dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("create table orders (id int primary key); select pipeline.watch('orders')")
+    with pgbouncer(dsn, mode="session", size=20) as address:
+        daemon = await start(address)
+
+        async def events() -> int:
+            status = await daemon.status()
+            feed = status["feed"]
+            return feed["events_total"] if feed and feed["connected"] else -1  # type: ignore[index]
+
+        await eventually(lambda: _is(events(), 0), within=30)
+        for n in range(3):  # it falls asleep in between, and is woken
+            await eventually(lambda: _is_asleep(daemon), within=30)
+            await sql.execute("insert into orders values ($1)", n)
+            await eventually(lambda n=n: _is(events(), n + 1), within=30)
+        assert await daemon.stop() == 0
+    assert "the feed is off" not in daemon.said
+    assert "failed" not in daemon.said
+
+
+async def _is(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
+
+
+async def _is_asleep(daemon: Daemon) -> bool:
+    return (await daemon.status())["feed"]["asleep"] is True  # type: ignore[index]
 
 
 async def test_a_database_is_installed_by_a_daemon_behind_the_pooler(start: Start, empty_dsn: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.db.connection import Database, connect, connect_session
 from pipeline.db.export import ExportStore
+from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.jobs import JOB_SETTINGS, JobStore, job_database
 from pipeline.db.migrate import migrate, status
 from pipeline.db.pooler import transacted
@@ -188,6 +190,21 @@ async def test_a_heartbeat_goes_through_the_pooler(pooled_dsn: str, sql: asyncpg
         await eventually(lambda: sql.fetchval("select seen_at > 'epoch' from pipeline.worker"))
         await heart.stop()
     assert await left_behind(pooled_dsn) == []
+
+
+async def test_no_heartbeat_fails_where_others_use_the_same_session(dsn: str, sql: asyncpg.Connection) -> None:
+    beats = "select xmin::text::int8 from pipeline.worker"
+    with pgbouncer(dsn, size=1) as address:
+        async with job_database(address) as database:
+            worker = await JobStore(database).register("w", ["default"])
+            now = asyncio.get_running_loop().time
+            heart = Heartbeat(address, worker, "w", ["default"], now, every=0.001)
+            first = await sql.fetchval(beats)
+            heart.start()
+            while await sql.fetchval(beats) < first + 300:  # transactions of both
+                await asyncio.gather(*(database.fetchval("admin/backend") for _ in range(5)))
+            await heart.stop()
+            assert heart.steady_since == -math.inf
 
 
 async def test_a_connection_of_its_own_takes_its_settings_for_one_transaction(pooled_dsn: str) -> None:
