@@ -240,8 +240,10 @@ async def test_an_asynchronous_connection_has_its_own_call(kind: str, dsn: str) 
 
 
 async def test_the_client_takes_the_connection_too(dsn: str, sql: asyncpg.Connection) -> None:
+    other = await asyncpg.connect(dsn)
     async with pipeline.connect(dsn, pump=False) as client:
         async with sql.transaction():
             await client.enqueue("send", order_id=7, conn=sql)
-            assert await client.jobs.status() == ()
+            assert await tasks(other) == []
         assert await tasks(sql) == ["send"]
+    await other.close()
