@@ -106,6 +106,11 @@ def _with_task(registry: Registry, schedule: Schedule) -> Declared:
     if task is None:
         raise TaskError(f"the schedule in {schedule.source} has no task")
     args = dict(schedule.args)
+    if task.encrypt and args:
+        raise TaskError(
+            f"the schedule in {schedule.source} has arguments, and task {task.name} encrypts its own",
+            hint="A schedule's arguments are stored as they are. Let the task read what is secret when it runs.",
+        )
     if SCHEDULED_FOR in task.signature.parameters:
         args.setdefault(SCHEDULED_FOR, None)
     filled = SCHEDULED_FOR in args and args[SCHEDULED_FOR] is None

@@ -9,6 +9,7 @@ locked before its mark is read, and jobs and mark are written in that same trans
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
@@ -139,8 +140,8 @@ class ScheduleStore:
             )
         if row["forgotten"] is not None and start <= row["forgotten"]:
             raise UsageError(
-                f"runs of {name} from before {row['forgotten']:.0f} (Unix seconds) are no longer known, so they "
-                "might be made twice",
+                f"runs of {name} up to {datetime.fromtimestamp(row['forgotten'], UTC)} are no longer known, so "
+                "they might be made twice",
                 hint="Begin later. What was made is known for 400 days.",
             )
         cron = parse(row["cron"], row["timezone"])

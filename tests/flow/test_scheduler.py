@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
 from handlers.schedule import Scheduler
+from pipeline.app.daemon import Daemon
+from pipeline.config import Config, Http
 from pipeline.core.job import Job
 from pipeline.db.connection import Database
 from pipeline.db.schedules import ScheduleStore
@@ -143,3 +146,26 @@ async def test_a_schedule_that_does_not_fit_its_task_ends_the_program_before_it_
     async with Database(dsn, purpose="schedules") as database:
         with pytest.raises(TaskError, match="does not take"):
             Scheduler(ScheduleStore(database), program(args={"nonsense": 1}))
+
+
+async def test_a_daemon_runs_what_its_code_schedules(dsn: str, sql: asyncpg.Connection) -> None:
+    registry = Registry()
+    given: list[datetime] = []
+    with filling(registry):
+
+        @cron("every 1s", args={"shop": 7}, missed="all")
+        @task(name="tick")
+        async def tick(job: Job, shop: int, scheduled_for: datetime) -> None:
+            assert shop == 7
+            given.append(scheduled_for)
+
+    running = Daemon(Config(dsn=dsn, http=Http(port=0)), registry=registry)
+    work = asyncio.create_task(running.run())
+    try:
+        await eventually(lambda: len(given) >= 3, within=20)
+    finally:
+        running.shutdown()
+        await work
+    first = min(given)
+    assert {at - first for at in given} == {timedelta(seconds=n) for n in range(len(given))}
+    assert first.tzinfo is not None

@@ -141,3 +141,17 @@ def test_a_schedule_without_a_task_and_two_of_one_name_are_refused() -> None:
         cron("@hourly", name="clean")(clean)
     with pytest.raises(TaskError, match="two schedules are named clean"):
         declared(registry)
+
+
+def test_arguments_that_a_task_encrypts_are_not_stored_in_the_open() -> None:
+    registry = Registry()
+    with filling(registry):
+
+        @cron("@daily", args={"card": "4111"})
+        @task(name="pay", encrypt=True)
+        async def pay(job: Job, card: str) -> None:
+            """Nothing."""
+
+    with pytest.raises(TaskError, match="encrypts its own") as caught:
+        declared(registry)
+    assert "4111" not in str(caught.value)
