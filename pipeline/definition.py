@@ -21,6 +21,7 @@ from pipeline.errors import TaskError
 
 LONGEST_NAME = 500
 LARGEST_BATCH = 10_000
+_PLAIN = str.maketrans({":": ".", "{": "(", "}": ")"})  # what a template would read
 
 
 class _Mistake(Exception):
@@ -89,7 +90,7 @@ class Task(msgspec.Struct, frozen=True):
     def key_template(self) -> str:
         """What the key of its jobs is made from; '' means that they have none."""
         limited = self.concurrency is not None or self.rate is not None
-        return self.concurrency_key or self.tenant or (f"task.{self.name.replace(':', '.')}" if limited else "")
+        return self.concurrency_key or self.tenant or (f"task.{self.name.translate(_PLAIN)}" if limited else "")
 
     @property
     def key_rule(self) -> KeyRule | None:

@@ -59,11 +59,11 @@ class Rate(msgspec.Struct, frozen=True):
 class Unique(msgspec.Struct, frozen=True):
     """Of the jobs of a task that are alike only one is there at a time.
 
-    by: a template over the arguments that make two jobs alike; None means all arguments. window: seconds from
-    the time it was added in which a job counts, or None for as long as `until` says. until: `start`, when it
-    begins to run, or `end`, when it has ended. on_clash: what becomes of a new job that is like another:
-    `skip` drops it; `replace` gives the waiting one its arguments and times, `reschedule` its times only,
-    `merge` adds its arguments to those of the waiting one. Raises ValueError.
+    by: a template over the arguments that make two jobs alike; None means all arguments. until: a new job is
+    not added while one like it has not begun (`start`) or not ended (`end`). window: nor for so many seconds
+    after that one was added. on_clash: what becomes of the new one: `skip` drops it; while the other waits for
+    its time, `replace` gives it the new arguments and time, `reschedule` the time only, and `merge` adds the
+    arguments, lists appended. Raises ValueError.
     """
 
     by: str | None = None

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+import pipeline
+from pipeline.definition import TaskOptions
+from pipeline.registry import Registry, load
 from tests.cli.conftest import ROOT, clean_environment
 
 DOCS = ROOT / "docs"
@@ -76,6 +79,39 @@ async def test_the_modules_of_the_python_page_run(
     assert done.returncode == 0, done.stderr
     # stderr may warn that a busy machine made the feed late
     assert done.stdout.startswith(PRINTED[number]), (done.stdout, done.stderr)
+
+
+def test_the_modules_of_tasks_on_the_python_page_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    modules = [block for block in blocks("python.md", "python") if block.startswith("# shop")]
+    assert len(modules) == 2
+    for number, block in enumerate(modules):
+        (tmp_path / f"page{number}.py").write_text(block, encoding="utf-8")
+    registry = load([f"page{number}" for number in range(len(modules))], Registry())
+    assert len(registry.tasks) == 6
+    assert len(registry.middlewares) == 1
+
+
+def test_the_python_page_names_every_option_of_a_task_with_its_default() -> None:
+    table = (DOCS / "python.md").read_text(encoding="utf-8").partition("### Options")[2].partition("\n\n|")[2]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert sorted(row[0].strip("| `") for row in rows) == sorted(TaskOptions.__annotations__)
+    told = {row[0].strip("| `"): row[2].strip("| `") for row in rows}
+    plain = {"queue", "max_attempts", "priority", "batch_wait", "process", "encrypt"}
+    task = Registry().add_task(lambda job: None, name="t")
+    assert {name: told[name] for name in plain} == {
+        name: f'"{value}"' if isinstance(value := getattr(task, name), str) else f"{value:g}"
+        if isinstance(value, float) else str(value)
+        for name in plain
+    }  # fmt: skip
+
+
+def test_the_python_page_names_every_public_name() -> None:
+    names = (DOCS / "python.md").read_text(encoding="utf-8").partition("## The client")[0]
+    assert [name for name in pipeline.__all__ if f"{name}`" not in names and f"{name}(" not in names] == [
+        "__version__"
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

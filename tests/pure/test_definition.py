@@ -58,7 +58,10 @@ def test_limits_without_a_key_are_those_of_the_whole_task_and_of_no_other() -> N
     assert slow.key_rule == KeyRule(slow.key({}), None, Rate(1, 60))
     assert fast.key_rule == KeyRule(fast.key({}), None, Rate(9, 60))
     assert slow.key({}) != fast.key({})
-    assert ":" not in registry.add_task(send, name="a:b", concurrency=1).key({})
+    assert (
+        registry.add_task(send, name="a:{customer_id}", concurrency=1).key({"customer_id": 7})
+        == "task.a.(customer_id)"
+    )
 
 
 def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() -> None:
@@ -128,6 +131,7 @@ def test_two_tasks_that_limit_the_same_keys_differently_are_refused_by_name() ->
         ({"redact": "card"}, "redact is a tuple"),
         ({"redact": ("cart",)}, "redact names cart"),
         ({"redact": ("cart.number",)}, "redact names cart"),
+        ({"redact": ("card.number", "*")}, None),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_meant_is_refused_with_the_place_of_the_function(

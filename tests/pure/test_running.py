@@ -243,3 +243,12 @@ def test_middleware_that_could_not_work_is_refused() -> None:
     registry.add_middleware(fine)
     registry.add_middleware(fine, queues=["mail"])
     assert [m.queues for m in registry.middlewares] == [("mail",)]
+
+
+async def test_an_error_does_not_tell_what_is_redacted() -> None:
+    async def pay(job: Job, card: str, order: int) -> None:
+        raise ValueError(f"the bank refused {card} for order {order}")
+
+    ended = await outcome(pay, redact=("card",), fields={"args": {"card": "4111-1111", "order": 1234}})
+    assert "4111" not in (ended.error or "")
+    assert (ended.error or "").startswith("ValueError: the bank refused [redacted] for order 1234")

@@ -44,10 +44,19 @@ def some_values(draw: random.Random) -> list[Any]:
 async def test_a_value_looks_in_a_key_as_sql_prints_it(sql: asyncpg.Connection) -> None:
     values = some_values(random.Random(7))
     args = [msgspec.json.encode({"v": value}).decode() for value in values]
-    rows = await sql.fetch("select coalesce(a::jsonb ->> 'v', '') as text from unnest($1::text[]) a", args)
+    rows = await sql.fetch("select pipeline.render_key('a:{v}', a::jsonb) as text from unnest($1::text[]) a", args)
     compared = 0
     for value, row in zip(values, rows, strict=True):
         if len(row["text"]) <= LONGEST_KEY:
             compared += 1
-            assert render_key("{v}", {"v": value}) == row["text"]
+            assert render_key("a:{v}", {"v": value}) == row["text"]
     assert compared > 1_500
+
+
+async def test_templates_are_read_alike(sql: asyncpg.Connection) -> None:
+    args = {"a": "x}{b}", "b": 7, "c": None}
+    for template in ("k", "k:{a}", "{a}", "k:{a}{b}", "k:{b}-{a}-{b}", "k:{c}!", "k:{missing}", " é "):
+        told = await sql.fetchval(
+            "select pipeline.render_key($1, $2)", template, msgspec.json.encode(args).decode()
+        )
+        assert render_key(template, args) == told
