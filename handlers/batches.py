@@ -1,20 +1,20 @@
 """Runs many jobs of one task in one call.
 
-Owns: the call, its time limit, and how what it returns is shared out. Knows neither the queue nor when a batch is
-full.
+Owns: the meeting of the jobs after their middleware, and the outcome of each. Knows neither the queue nor when a
+batch is full.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
-from handlers.endings import failed, finished, too_long
+from handlers.endings import failed, finished
 from handlers.middleware import around, wrap
-from handlers.running import AROUND_SECONDS, expired, in_thread
+from handlers.running import AROUND_SECONDS, call_many, expired
 from pipeline.core.job import Job, Outcome
 from pipeline.errors import TaskError
 from pipeline.registry import Registry, Task
@@ -39,31 +39,6 @@ async def run_batch(
     ]
 
 
-def spread(result: Any, jobs: Sequence[Job]) -> list[Any]:
-    """For each job its result, or the error or directive in its place.
-
-    None: all are done. A list: in the order of the jobs. A dict: by the ids of jobs; those not named are done.
-    Raises TaskError for anything else.
-    """
-    if result is None:
-        return [None] * len(jobs)
-    if isinstance(result, Mapping):
-        strange = result.keys() - {job.id for job in jobs}
-        if not strange:
-            return [result.get(job.id) for job in jobs]
-        problem = f"names {sorted(map(repr, strange))[0]}, which is the id of none of its jobs"
-    elif not isinstance(result, list | tuple):
-        problem = f"is a {type(result).__name__}"
-    elif len(result) == len(jobs):
-        return list(result)
-    else:
-        problem = f"has {len(result)} entries for {len(jobs)} jobs"
-    raise TaskError(
-        f"what the batch returned {problem}",
-        hint="Return None, a list in the order of the jobs, or a dict by job.id.",
-    )
-
-
 def _outcome(job: Job, task: Task, value: Any, began: float, rng: Random) -> Outcome:
     if isinstance(value, BaseException):
         return failed(job, task, value, began, rng)
@@ -76,7 +51,7 @@ async def _values(jobs: list[Job], task: Task, registry: Registry) -> list[Any]:
     limit = min(limits, default=None)
 
     async def call_all(some: list[Job]) -> list[Any]:
-        return await _call(task, some, limit)
+        return await call_many(task, some, limit)
 
     try:
         if not any(around(registry, job, task) for job in jobs):
@@ -90,18 +65,6 @@ async def _values(jobs: list[Job], task: Task, registry: Registry) -> list[Any]:
         return [error] * len(jobs)
     except (Exception, SystemExit) as error:
         return [error] * len(jobs)
-
-
-async def _call(task: Task, jobs: list[Job], limit: float | None) -> list[Any]:
-    try:
-        async with asyncio.timeout(limit) as scope:
-            if task.is_async:
-                return spread(await task.function(jobs), jobs)
-            return spread(await in_thread(lambda: task.function(jobs)), jobs)
-    except TimeoutError:
-        if scope.expired() and limit is not None:
-            raise too_long(jobs[0], limit) from None
-        raise
 
 
 async def _through_middleware(jobs: list[Job], task: Task, registry: Registry, call_all: CallAll) -> list[Any]:

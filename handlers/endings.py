@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -122,6 +122,31 @@ def hidden_paths(task: Task) -> tuple[str, ...]:
 def hiding(job: Job, paths: Sequence[str]) -> Callable[[str], str]:
     """What takes those arguments of a job out of a text."""
     return lambda text: without(text, job.args, paths)
+
+
+def spread(result: Any, jobs: Sequence[Job]) -> list[Any]:
+    """For each job its result, or the error or directive in its place.
+
+    None: all are done. A list: in the order of the jobs. A dict: by the ids of jobs; those not named are done.
+    Raises TaskError for anything else.
+    """
+    if result is None:
+        return [None] * len(jobs)
+    if isinstance(result, Mapping):
+        strange = result.keys() - {job.id for job in jobs}
+        if not strange:
+            return [result.get(job.id) for job in jobs]
+        problem = f"names {sorted(map(repr, strange))[0]}, which is the id of none of its jobs"
+    elif not isinstance(result, list | tuple):
+        problem = f"is a {type(result).__name__}"
+    elif len(result) == len(jobs):
+        return list(result)
+    else:
+        problem = f"has {len(result)} entries for {len(jobs)} jobs"
+    raise TaskError(
+        f"what the batch returned {problem}",
+        hint="Return None, a list in the order of the jobs, or a dict by job.id.",
+    )
 
 
 def error_text(error: BaseException, hide: Callable[[str], str] = str) -> str | None:

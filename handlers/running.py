@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from handlers.endings import clean, error_text, failed, finished, too_long, unknown
+from handlers.endings import clean, error_text, failed, finished, spread, too_long, unknown
 from handlers.middleware import around, wrap
 from handlers.processes import Processes
 from pipeline.core.job import Job, Outcome
@@ -34,7 +34,8 @@ async def run(
     held_for: float = 0.0,
     processes: Processes | None = None,
 ) -> Outcome:
-    """Run a job to its end. Raises only when the caller itself is cancelled.
+    """Run a job to its end; one of a task with `batch` as a batch of one. Raises only when the caller itself is
+    cancelled.
 
     held_for: seconds since the job was claimed. processes: where tasks with `process` run; without any, such a
     task gets a process that ends with it.
@@ -47,7 +48,7 @@ async def run(
         return unknown(job, rng)
     try:
         limit = task.timeout if job.timeout is None else job.timeout
-        if registry.middlewares or task.process:
+        if registry.middlewares or task.process or task.batch is not None:
             result = await _call_around(registry, task, job, limit, processes)
         else:
             result = await call(task, job, limit)
@@ -86,12 +87,30 @@ async def call(task: Task, job: Job, limit: float | None) -> Any:
         raise
 
 
+async def call_many(task: Task, jobs: list[Job], limit: float | None) -> list[Any]:
+    """Call a task with `batch`; for each job its result, error or directive. Raises as `call`."""
+    try:
+        async with asyncio.timeout(limit) as scope:
+            if task.is_async:
+                return spread(await task.function(jobs), jobs)
+            return spread(await in_thread(lambda: task.function(jobs)), jobs)
+    except TimeoutError:
+        if scope.expired() and limit is not None:
+            raise too_long(jobs[0], limit) from None
+        raise
+
+
 async def _call_around(
     registry: Registry, task: Task, job: Job, limit: float | None, processes: Processes | None
 ) -> Any:
     """With the middleware around it, which sees the task's timeout as an error and has some seconds more."""
 
     async def innermost(job: Job) -> Any:
+        if task.batch is not None:
+            [value] = await call_many(task, [job], limit)
+            if isinstance(value, BaseException):
+                raise value
+            return value
         if not task.process:
             return await call(task, job, limit)
         if processes is not None:

@@ -105,7 +105,7 @@ class Task(msgspec.Struct, frozen=True):
 
     def check(self, args: Mapping[str, Any]) -> None:
         """Raises TaskError when the function cannot be called with these arguments, or has no key for them."""
-        problem = "" if self.batch is not None else self.arguments.problem(args)
+        problem = self.arguments.problem(args)
         if problem:
             raise self.misfit(problem)
         self.key(args)
@@ -144,7 +144,7 @@ def define(function: Callable[..., Any], name: str | None, options: TaskOptions)
         _check_numbers(taken)
         _check_function(function, signature, taken)
         _check_limits(taken)
-        arguments = Arguments(function, signature)
+        arguments = Arguments(function, signature, anything="batch" in taken)
         _check_templates(arguments, taken)
         _check_kinds(function, taken)
         task = Task(label, function, source, signature, arguments, is_async(function), **taken)
@@ -253,14 +253,14 @@ def _check_templates(arguments: Arguments, taken: dict[str, Any]) -> None:
         templates["unique"] = unique.by
     for name, template in templates.items():
         for argument in names_in(template):
-            if not ("batch" in taken or arguments.takes(argument)):
+            if not arguments.takes(argument):
                 raise _Mistake(f"{name} names {argument}, which is no argument of it")
     redact = taken.get("redact", ())
     if isinstance(redact, str) or not all(isinstance(one, str) for one in redact):
         raise _Mistake('redact is a tuple of names of arguments: redact=("card",)')
     for path in redact:
         argument = path.partition(".")[0]
-        if path != "*" and not ("batch" in taken or arguments.takes(argument)):
+        if path != "*" and not arguments.takes(argument):
             raise _Mistake(f"redact names {argument}, which is no argument of it")
     taken["redact"] = tuple(redact)
 

@@ -35,20 +35,23 @@ def to_json(value: Any) -> bytes:
 class Arguments:
     """The arguments of one function, without the job, which comes first.
 
+    anything: the function takes none by name; the jobs may have any.
     bind: turns a job's args, fresh from JSON, into what the function takes; None when there is nothing to
     convert. Raises msgspec.ValidationError or ValueError. It is made by `prepare`, as annotations may name
     what a module defines further down.
     """
 
-    def __init__(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
-        parameters = list(signature.parameters.values())
+    def __init__(
+        self, function: Callable[..., Any], signature: inspect.Signature, *, anything: bool = False
+    ) -> None:
+        parameters = [] if anything else list(signature.parameters.values())
         self._function = function
         self._first = parameters[0].name if parameters else ""
         self._named = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._more = next((p for p in parameters[1:] if p.kind is p.VAR_KEYWORD), None)
         self.names = frozenset(p.name for p in self._named)
         self.required = frozenset(p.name for p in self._named if p.default is p.empty)
-        self.open = self._more is not None
+        self.open = anything or self._more is not None
         self.ready = False
         self.bind: Bind | None = None
 

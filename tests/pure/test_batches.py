@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from handlers.batches import run_batch, spread
+from handlers.batches import run_batch
+from handlers.endings import spread
+from handlers.running import run
 from pipeline.core.directives import Cancel, Discard, Snooze
 from pipeline.core.job import Job, Outcome
 from pipeline.errors import TaskError
@@ -163,3 +165,16 @@ async def test_a_batch_that_is_cancelled_from_outside_ends_at_once(layered: bool
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 5)
+
+
+async def test_any_arguments_can_be_added_for_a_batch_and_one_job_alone_is_a_batch_of_one() -> None:
+    async def listed(jobs: list[Job]) -> list[Any]:
+        return [job.args if "x" in job.args else Cancel("no x") for job in jobs]
+
+    registry = Registry()
+    task = registry.add_task(listed, name="t", batch=10, concurrency_key="shop:{shop}", redact=("x",))
+    task.check({"x": 1, "job": 2, "jobs": 3})
+    assert task.key({"shop": 7}) == "shop:7"
+    assert (await run(job(args={"x": 1}), registry, Random(1))).result == '{"x":1}'
+    ended = await run(job(), registry, Random(1))
+    assert (ended.step, ended.error) == ("cancel", "no x")
