@@ -123,6 +123,7 @@ async def test_middleware_stands_around_each_job_and_the_call_is_made_once() -> 
     ]  # fmt: skip
     assert trace == [2, 3, [2, 3], -2, -3]
     assert steps(await ended(call, [job(id=4)], registry=registry)) == [(4, "finish", '"kept from it"')]
+    assert [] not in trace
 
 
 async def test_a_job_of_a_batch_runs_once_whatever_its_middleware_does() -> None:

@@ -139,6 +139,14 @@ def test_a_module_that_fails_names_the_line_of_the_users_own_error(
     assert raised.value.hint
 
 
+def test_types_that_cannot_be_read_are_told_when_the_module_is_loaded(
+    registry: Registry, write_module: Callable[[str], str]
+) -> None:
+    name = write_module("import pipeline\n@pipeline.task('t')\ndef a(job, x: 'Nowhere'): ...\n")
+    with pytest.raises(TaskError, match="task t: the annotation of x cannot be read: Nowhere"):
+        load([name], registry)
+
+
 def test_two_tasks_of_one_name_in_a_module_say_so_plainly(
     registry: Registry, write_module: Callable[[str], str]
 ) -> None:
