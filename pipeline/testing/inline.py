@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from handlers.batches import spread
+from handlers.endings import spread
 from handlers.middleware import around, wrap
 from handlers.running import call, in_thread
 from pipeline.core.args import to_json
