@@ -17,6 +17,7 @@ import structlog
 
 from handlers.running import clean
 from pipeline.core.job import Job, Level
+from pipeline.core.workflow import Results
 from pipeline.db.job_notes import JobNotes, LogLine
 from pipeline.errors import PgreflexError, TaskError
 
@@ -71,8 +72,8 @@ class WorkerHost:
     async def saved(self, job: Job) -> Any:
         return await self._notes.saved(job)
 
-    async def results(self, job: Job) -> dict[str, Any]:
-        return {}
+    async def results(self, job: Job) -> Results:
+        return await self._notes.results(job)
 
     def log(self, job: Job, message: str, level: Level) -> None:
         if len(self._lines) >= MOST_LINES:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.core.job import Job
     from pipeline.core.limits import Rate, Unique
     from pipeline.core.retry import Backoff
+    from pipeline.core.workflow import Batch, Workflow, chunks
     from pipeline.errors import PgreflexError
     from pipeline.registry import export, middleware, on, task
     from pipeline.schedules import cron
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Backoff",
+    "Batch",
     "Cancel",
     "Client",
     "Discard",
@@ -37,7 +39,9 @@ __all__ = [
     "Retry",
     "Snooze",
     "Unique",
+    "Workflow",
     "__version__",
+    "chunks",
     "connect",
     "cron",
     "enqueue",
@@ -63,6 +67,9 @@ _HOMES = {
     "Rate": "pipeline.core.limits",
     "Unique": "pipeline.core.limits",
     "Backoff": "pipeline.core.retry",
+    "Batch": "pipeline.core.workflow",
+    "Workflow": "pipeline.core.workflow",
+    "chunks": "pipeline.core.workflow",
     "PgreflexError": "pipeline.errors",
     "export": "pipeline.registry",
     "middleware": "pipeline.registry",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pipeline.core.job import Job
+from pipeline.core.workflow import Results
 
 
 class MemoryHost:
@@ -33,8 +34,8 @@ class MemoryHost:
     async def saved(self, job: Job) -> Any:
         return self.kept
 
-    async def results(self, job: Job) -> dict[str, Any]:
-        return {}
+    async def results(self, job: Job) -> Results:
+        return Results()
 
     def log(self, job: Job, message: str, level: str) -> None:
         self.lines.append((level, message))

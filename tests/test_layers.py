@@ -16,9 +16,9 @@ FILES = sorted(path for package in ("pipeline", "handlers") for path in (ROOT / 
 MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
 PUBLIC = [
-    "Backoff", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "PgreflexError", "Rate",
-    "Retry", "Snooze", "Unique",
-    "connect", "cron", "enqueue", "enqueue_in", "export", "middleware", "on", "task",
+    "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "PgreflexError", "Rate",
+    "Retry", "Snooze", "Unique", "Workflow",
+    "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "middleware", "on", "task",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.

@@ -27,10 +27,14 @@ from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
 from pipeline.config import load
 from pipeline.core.feed import FeedSink
+from pipeline.core.workflow import Batch, Workflow
 from pipeline.db.admin import emit
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.schedules import ScheduleStore
+from pipeline.db.workflows import WorkflowRun, WorkflowStore
+from pipeline.errors import UsageError
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
 from pipeline.log import as_guest
@@ -68,8 +72,10 @@ class Client:
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )
-        self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=sealer(encryption_keys)))
+        seals = sealer(encryption_keys)
+        self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=seals))
         self.enqueue = self.jobs.enqueue
+        self.workflows = WorkflowStore(self._job_database, registry=registry, sealer=seals)
         self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
@@ -102,6 +108,26 @@ class Client:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.close()
+
+    async def start(self, flow: Workflow | Batch, *, conn: object = None) -> WorkflowRun:
+        """Add all jobs of a workflow, or none; returns what tells how they do.
+
+        conn: as of `enqueue`. Raises TaskError for a cycle and whatever else is wrong, before anything is sent.
+        """
+        return await self.workflows.start(flow, conn=conn)
+
+    async def backfill(self, name: str, start: datetime, end: datetime | None = None) -> int:
+        """Make the runs of a schedule that a past span lacks, from `start` on, before `end` (None: up to now).
+
+        Returns how many were made; doing it again makes none twice. Raises TaskError when there is no such
+        schedule, UsageError for a time without a zone, and a span that is too long or lies ahead.
+        """
+        if start.tzinfo is None or (end is not None and end.tzinfo is None):
+            raise UsageError("a time of the backfill has no time zone", hint="Use datetime(..., tzinfo=UTC).")
+        filled = await ScheduleStore(self.database).backfill(
+            name, start.timestamp(), None if end is None else end.timestamp()
+        )
+        return filled.made
 
     async def emit(self, channel: str, payload: str | None = None) -> None:
         """Send an event of one's own to everybody who follows the feed."""

@@ -20,6 +20,7 @@ from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
+from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import jobs
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
@@ -33,6 +34,7 @@ from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
 from pipeline.db.schedules import ScheduleStore
+from pipeline.db.workflows import WorkflowStore
 from pipeline.feed.consumers import Consumers
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
@@ -70,6 +72,8 @@ class Daemon:
             modules=config.imports,
             drain_seconds=config.jobs.drain_seconds,
         )
+        self.workflows = WorkflowResolver(WorkflowStore(self.job_database), self.jobs.wake)
+        store.when_ended = self.workflows.wake
         self.schedule = Scheduler(ScheduleStore(self.database), registry)
         users = [UserConsumer(consumer) for consumer in registry.consumers]
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *users])
@@ -80,7 +84,15 @@ class Daemon:
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]
         # stopped in reverse: first no more jobs, at the very end the probes
-        services: list[Service] = [self.web, *feed, self.latency, self.alerts, self.schedule, self.jobs]
+        services: list[Service] = [
+            self.web,
+            *feed,
+            self.latency,
+            self.alerts,
+            self.schedule,
+            self.workflows,
+            self.jobs,
+        ]
         self.supervisor = Supervisor(services, drain_timeout=config.jobs.drain_seconds + 10)
         self._server: str | None = None
 

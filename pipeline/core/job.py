@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
+from pipeline.core.workflow import Results
 from pipeline.errors import TaskError
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class JobHost(Protocol):
 
     async def saved(self, job: Job) -> Any: ...
 
-    async def results(self, job: Job) -> dict[str, Any]: ...
+    async def results(self, job: Job) -> Results: ...
 
     def log(self, job: Job, message: str, level: Level) -> None: ...
 
@@ -112,8 +113,11 @@ class Job(msgspec.Struct, frozen=True, gc=False):
         """What an earlier attempt has saved last, or None."""
         return await self._host().saved(self)
 
-    async def results(self) -> dict[str, Any]:
-        """The results of the jobs that this one has waited for, by their names in the workflow."""
+    async def results(self) -> Results:
+        """The results of the jobs that this one has waited for, by their names in the workflow.
+
+        Where it runs although some did not finish, `.failed` holds the ids of these by name.
+        """
         return await self._host().results(self)
 
     def log(self, message: str, level: Level = "info") -> None:

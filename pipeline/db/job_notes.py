@@ -15,8 +15,10 @@ import asyncpg
 import msgspec
 
 from pipeline.core.job import Job, Outcome
+from pipeline.core.workflow import Results
 from pipeline.db.connection import CONNECT_SECONDS, Connection, Database, translated
 from pipeline.db.jobs import finish
+from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import DatabaseUnavailable, LeaseLost
 
 
@@ -100,6 +102,10 @@ class JobNotes:
         """What was saved last, or None."""
         text = await self._db.fetchval("jobs/saved", job.id)
         return None if text is None else msgspec.json.decode(text)
+
+    async def results(self, job: Job) -> Results:
+        """What the jobs that this one has waited for returned."""
+        return await WorkflowStore(self._db).results(job)
 
     async def log(self, lines: Sequence[LogLine], worker: int) -> None:
         """Write down lines; those of jobs that the worker no longer holds are dropped."""

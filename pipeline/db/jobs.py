@@ -102,6 +102,8 @@ class JobStore:
         self._registry = registry
         self.sealer = sealer or Sealer([], os.urandom)
         self._host: JobHost | None = None
+        self.when_ended: Callable[[], None] = lambda: None
+        """Called when jobs of a workflow may have ended here."""
 
     @property
     def database(self) -> Database:
@@ -285,6 +287,8 @@ class JobStore:
                             worker,
                         )
                     row = await finish(connection, worker, ended, freed)
+        if any(outcome.job.workflow is not None for outcome in outcomes):
+            self.when_ended()
         accepted = row["finished"] + row["failed"] + counts["retried"] + counts["released"] + written
         return Written(row["finished"], row["failed"], **counts, refused=len(outcomes) - accepted)
 

@@ -17,6 +17,7 @@ from handlers.middleware import around, wrap
 from handlers.running import call, in_thread
 from pipeline.core.args import to_json
 from pipeline.core.job import Job, Level
+from pipeline.core.workflow import Results
 from pipeline.errors import TaskError, UsageError
 from pipeline.registry import Registry, Task, default
 
@@ -36,7 +37,7 @@ class InlineHost:
     def __init__(self, *, conn: Any = None, saved: Any = None, results: Mapping[str, Any] | None = None) -> None:
         self.conn = conn
         self.value = saved
-        self.given = dict(results or {})
+        self.given = Results(results or {})
         self.progressed: list[tuple[float, float | None, str]] = []
         self.lines: list[tuple[Level, str]] = []
         self._loop = asyncio.get_running_loop()
@@ -63,7 +64,7 @@ class InlineHost:
     async def saved(self, job: Job) -> Any:
         return self.value
 
-    async def results(self, job: Job) -> dict[str, Any]:
+    async def results(self, job: Job) -> Results:
         return self.given
 
     def log(self, job: Job, message: str, level: Level) -> None:

@@ -123,6 +123,7 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
+    perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)
     loop
