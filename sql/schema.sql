@@ -152,6 +152,36 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.cancel_dependents(p_needed bigint[], p_job bigint[], p_what text[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_need record;
+    v_count int := 0;
+begin
+    for v_need in
+        select w.id, w.name, w.state, array_agg(j.id order by j.id) as jobs
+        from (
+            select distinct on (e.job) e.job, e.needed
+            from unnest(p_needed, p_job, p_what) e (needed, job, what)
+            where e.what = 'cancel'
+            order by e.job, e.needed
+        ) e
+        join pipeline.job j on j.id = e.job and j.needs > 0
+        join pipeline.workflow_job w on w.id = e.needed
+        group by w.id, w.name, w.state
+        order by w.id
+    loop
+        v_count := v_count + cardinality(pipeline.end_jobs(v_need.jobs, 'cancelled', format(
+            'job %s (%s), which this one needs, %s', v_need.id, v_need.name,
+            case v_need.state when 'failed' then 'has failed' when 'expired' then 'has expired' else 'was cancelled' end
+        )));
+    end loop;
+    return v_count;
+end
+$$;
+
 CREATE FUNCTION pipeline.cancel_jobs(ids bigint[], reason text DEFAULT NULL::text) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -163,6 +193,42 @@ begin
         perform pipeline.emit('pipeline.job_cancelled', array_to_string(v_ended[v_from : v_from + 299], ','));
     end loop;
     return v_ended;
+end
+$$;
+
+CREATE FUNCTION pipeline.cancel_workflow(id bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update pipeline.workflow w set state = 'cancelling'
+    where w.id = cancel_workflow.id and w.state in ('running', 'cancelling');
+    return found;
+end
+$$;
+
+CREATE FUNCTION pipeline.cancel_workflows(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_flow bigint;
+    v_count int := 0;
+begin
+    for v_flow in
+        select w.id from pipeline.workflow w where w.state = 'cancelling' order by w.id
+        for no key update skip locked
+    loop
+        exit when v_count >= p_limit;
+        v_count := v_count + cardinality(pipeline.cancel_jobs(array(
+            select j.id
+            from pipeline.workflow_job w
+            join pipeline.job j on j.id = w.id
+            where w.workflow = v_flow
+            order by j.id limit p_limit - v_count
+        ), 'workflow ' || v_flow || ' was cancelled'));
+    end loop;
+    return v_count;
 end
 $$;
 
@@ -409,6 +475,66 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.check_workflow(p_name text, p_jobs jsonb, p_on_failure text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    c_known constant text[] := '{name,task,args,after,on_failure,queue,priority,run_at,max_attempts,timeout,key,expires_at}';
+    v_job record;
+    v_text text;
+begin
+    if coalesce(p_name, '') = '' or length(p_name) > 200 then
+        raise exception 'a workflow needs a name of 1 to 200 characters' using errcode = 'invalid_parameter_value';
+    elsif coalesce(jsonb_typeof(p_jobs) <> 'array', true) then
+        raise exception 'the jobs of a workflow are a JSON array of objects' using errcode = 'invalid_parameter_value';
+    elsif jsonb_array_length(p_jobs) not between 1 and 100000 then
+        raise exception 'workflow % has % jobs; it may have 1 to 100,000', p_name, jsonb_array_length(p_jobs)
+            using errcode = 'invalid_parameter_value', hint = 'Start several, the next one from the last job of the one before.';
+    elsif coalesce(p_on_failure not in ('cancel', 'ignore', 'hold'), true) then
+        raise exception 'on_failure is cancel, ignore or hold, not %', coalesce(p_on_failure, 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    for v_job in
+        select j.i, j.one
+        from jsonb_array_elements(p_jobs) with ordinality j (one, i)
+        where jsonb_typeof(j.one) <> 'object' or not coalesce(
+            j.one - c_known = '{}' and j.one ->> 'task' <> '' and j.one ->> 'name' is distinct from ''
+            and jsonb_typeof(coalesce(j.one -> 'args', '{}')) = 'object' and j.one ->> 'queue' is distinct from ''
+            and coalesce((j.one ->> 'priority')::numeric, 0) between -32768 and 32767
+            and coalesce((j.one ->> 'max_attempts')::numeric, 1) between 1 and 2147483647
+            and coalesce((j.one ->> 'timeout')::float8, 1) > 0
+            and length(coalesce(j.one ->> 'key', '')) <= 200
+            and jsonb_typeof(coalesce(j.one -> 'after', '[]')) = 'array'
+            and coalesce(j.one ->> 'on_failure', 'hold') in ('cancel', 'ignore', 'hold'), false
+        )
+        order by j.i limit 1
+    loop
+        if jsonb_typeof(v_job.one) <> 'object' then
+            raise exception 'job number % of workflow % is no object', v_job.i, p_name using errcode = 'invalid_parameter_value';
+        end if;
+        select k into v_text from jsonb_object_keys(v_job.one) k where k <> all(c_known) limit 1;
+        if v_text is not null then
+            raise exception 'job number % of workflow % has the field "%", which is not known', v_job.i, p_name, v_text
+                using errcode = 'invalid_parameter_value', hint = 'Known are ' || array_to_string(c_known, ', ') || '.';
+        end if;
+        perform pipeline.refuse_job(
+            v_job.one ->> 'task', coalesce(v_job.one -> 'args', '{}'), v_job.one ->> 'queue',
+            (v_job.one ->> 'priority')::int, (v_job.one ->> 'max_attempts')::int, v_job.one ->> 'key'
+        );
+        raise exception 'job number % of workflow % has a name, timeout, after or on_failure that cannot be meant', v_job.i, p_name
+            using errcode = 'invalid_parameter_value',
+            hint = 'A name is not empty, timeout is seconds above 0, after a list of names, on_failure cancel, ignore or hold.';
+    end loop;
+    select coalesce(j ->> 'name', j ->> 'task') into v_text
+    from jsonb_array_elements(p_jobs) j group by 1 having count(*) > 1 limit 1;
+    if v_text is not null then
+        raise exception 'two jobs of workflow % are named %', p_name, v_text using errcode = 'invalid_parameter_value',
+            hint = 'Give each job a name of its own; without one it is named as its task.';
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.claim(p_queue text, p_free bigint, p_limit bigint, p_worker bigint, p_after text DEFAULT ''::text) RETURNS TABLE(lease bigint, id bigint, task text, args jsonb, queue text, priority smallint, attempt integer, max_attempts integer, timeout double precision, created_at double precision, run_at double precision, waited double precision, key text, lost smallint, expires_in double precision, workflow bigint)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -622,6 +748,31 @@ exception when others or query_canceled then
     raise;
 end
 $_$;
+
+CREATE FUNCTION pipeline.count_ended(p_notes bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with latest as materialized (
+        select distinct on (d.job) d.job, d.state, d.finished_at, d.result
+        from unnest(p_notes) x (n)
+        join pipeline.job_ended d on d.n = x.n
+        order by d.job, d.n desc
+    ), ended as (
+        update pipeline.workflow_job w
+        set state = l.state, finished_at = l.finished_at, result = case when w.dependents > 0 then l.result end
+        from latest l
+        join pipeline.workflow_job was on was.id = l.job
+        where w.id = l.job
+        returning
+            w.workflow, (was.state is null)::int as first,
+            (w.state <> 'finished')::int - (coalesce(was.state, 'finished') <> 'finished')::int as failed
+    )
+    update pipeline.workflow f
+    set pending = f.pending - e.first, failed = f.failed + e.failed
+    from (select e.workflow, sum(e.first) as first, sum(e.failed) as failed from ended e group by e.workflow) e
+    where f.id = e.workflow
+$$;
 
 CREATE FUNCTION pipeline.now() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -1669,6 +1820,17 @@ CREATE FUNCTION pipeline.needs_check(p_watch pipeline.watch) RETURNS boolean
         or pipeline.is_read_unlike(p_watch)
 $$;
 
+CREATE FUNCTION pipeline.note_ended() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into pipeline.job_ended (job, workflow, state, finished_at, result)
+    values (new.id, new.workflow, new.state, new.finished_at, new.result);
+    return null;
+end
+$$;
+
 CREATE FUNCTION pipeline.pause_queue(name text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1746,6 +1908,32 @@ begin
         end if;
     end loop;
     return v_pruned;
+end
+$$;
+
+CREATE FUNCTION pipeline.prune_workflows(p_keep interval DEFAULT '7 days'::interval, p_limit integer DEFAULT 10000) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_flow record;
+    v_count int := 0;
+    v_jobs int := 0;
+begin
+    for v_flow in
+        select w.id, w.total from pipeline.workflow w
+        where w.finished_at < pipeline.now() - p_keep
+        order by w.finished_at limit 1000
+        for update skip locked
+    loop
+        exit when v_jobs > 0 and v_jobs + v_flow.total > p_limit;
+        delete from pipeline.job_need n using pipeline.workflow_job j where j.workflow = v_flow.id and n.needed = j.id;
+        delete from pipeline.workflow_job j where j.workflow = v_flow.id;
+        delete from pipeline.workflow w where w.id = v_flow.id;
+        v_jobs := v_jobs + v_flow.total;
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
 end
 $$;
 
@@ -1834,6 +2022,76 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_left int[] := array_fill(0, array[cardinality(p_names)]);
+    v_first int[] := array_fill(0, array[cardinality(p_names)]);
+    v_to int[];
+    v_from int[];
+    v_free int[] := array_fill(0, array[cardinality(p_names)]);
+    v_taken int := 0;
+    v_found int := 0;
+    v_one int;
+    v_edge int;
+    v_path int[] := '{}';
+begin
+    if not exists (select from unnest(p_job, p_need) e (job, need) where e.need >= e.job) then
+        return; -- every job comes after what it needs
+    end if;
+    select array_agg(e.job order by e.need), array_agg(e.need order by e.need) into v_to, v_from
+    from unnest(p_job, p_need) e (job, need);
+    for v_edge in reverse cardinality(v_to)..1 loop
+        v_left[v_to[v_edge]] := v_left[v_to[v_edge]] + 1;
+        v_first[v_from[v_edge]] := v_edge;
+    end loop;
+    for v_one in 1..cardinality(p_names) loop
+        if v_left[v_one] = 0 then
+            v_found := v_found + 1;
+            v_free[v_found] := v_one;
+        end if;
+    end loop;
+    while v_taken < v_found loop
+        v_taken := v_taken + 1;
+        v_one := v_free[v_taken];
+        v_edge := v_first[v_one];
+        while v_edge > 0 and v_from[v_edge] = v_one loop
+            v_left[v_to[v_edge]] := v_left[v_to[v_edge]] - 1;
+            if v_left[v_to[v_edge]] = 0 then
+                v_found := v_found + 1;
+                v_free[v_found] := v_to[v_edge];
+            end if;
+            v_edge := v_edge + 1;
+        end loop;
+    end loop;
+    if v_found = cardinality(p_names) then
+        return;
+    end if;
+
+    v_first := array_fill(0, array[cardinality(p_names)]); -- from now on: of each job that is left, a need that is left
+    for v_edge in 1..cardinality(p_job) loop
+        if v_left[p_job[v_edge]] > 0 and v_left[p_need[v_edge]] > 0 then
+            v_first[p_job[v_edge]] := p_need[v_edge];
+            v_one := p_job[v_edge];
+        end if;
+    end loop;
+    while v_first[v_one] > 0 loop
+        v_path := v_path || v_one;
+        v_edge := v_first[v_one];
+        v_first[v_one] := -cardinality(v_path); -- seen, as this step of the path
+        v_one := v_edge;
+    end loop;
+    v_path := v_path[-v_first[v_one]:] || v_one;
+    raise exception 'the workflow has a cycle: %', (
+            select string_agg(p_names[p.one], ' needs ' order by p.i)
+            from unnest(v_path[:20]) with ordinality p (one, i)
+        ) || case when cardinality(v_path) > 20 then format(' needs ... (%s jobs)', cardinality(v_path) - 1) else '' end
+        using errcode = 'invalid_parameter_value', hint = 'Leave one of these needs out.';
+end
+$$;
+
 CREATE FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1859,6 +2117,41 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+begin
+    perform from pipeline.workflow w
+    where w.id in (select j.workflow from pipeline.workflow_job j where j.id = any(p_ids))
+    order by w.id for no key update;
+    if not found then
+        return;
+    end if;
+    delete from pipeline.job_ended d where d.job = any(p_ids);
+    with again as (
+        update pipeline.workflow_job w set state = null, finished_at = null, result = null
+        from pipeline.workflow_job was
+        where w.id = any(p_ids) and was.id = w.id
+        returning w.workflow, (was.state is not null)::int as ended, coalesce(was.state <> 'finished', false)::int as failed
+    )
+    update pipeline.workflow f
+    set pending = f.pending + a.ended, failed = f.failed - a.failed, state = 'running', finished_at = null
+    from (select a.workflow, sum(a.ended) as ended, sum(a.failed) as failed from again a group by a.workflow) a
+    where f.id = a.workflow;
+    update pipeline.job j
+    set needs = n.count, pos = null
+    from (
+        select e.job, count(*)::int from pipeline.job_need e where e.job = any(p_ids) and not e.met group by e.job
+    ) n
+    where j.id = n.job;
+end
+$$;
+
 CREATE FUNCTION pipeline.relation_named(p_name text) RETURNS oid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -1880,6 +2173,47 @@ CREATE FUNCTION pipeline.relations_of(p_relation oid) RETURNS SETOF oid
         select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.relation
     )
     select t.relation from tree t join pg_class c on c.oid = t.relation where c.relkind in ('r', 'p')
+$$;
+
+CREATE FUNCTION pipeline.release_dependents(p_needed bigint[], p_job bigint[], p_what text[], OUT released integer, OUT queues text[]) RETURNS record
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with edge as materialized (
+        select e.needed, e.job from unnest(p_needed, p_job, p_what) e (needed, job, what) where e.what = 'release'
+    ), met as (
+        update pipeline.job_need n set met = true from edge e where n.needed = e.needed and n.job = e.job
+    ), waiting as materialized (
+        select j.id, e.count
+        from (select e.job, count(*)::int from edge e group by e.job) e
+        join pipeline.job j on j.id = e.job
+        where j.needs > 0
+        order by j.id for update of j
+    ), lowered as (
+        update pipeline.job j
+        set needs = greatest(j.needs - w.count, 0),
+            pos = case when j.needs <= w.count and j.run_at <= t.now then nextval('pipeline.job_pos') end,
+            run_at = case when j.needs <= w.count then greatest(j.run_at, t.now) else j.run_at end,
+            expires_at = case when j.needs <= w.count
+                then coalesce(j.expires_at, greatest(j.run_at, t.now) + (
+                    select k.expires from pipeline.task k where k.name = j.task
+                ))
+                else j.expires_at end
+        from waiting w, (select pipeline.now() as now) t
+        where j.id = w.id
+        returning j.queue, j.priority, j.key, j.needs, j.pos
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select distinct l.queue, l.priority, l.key from lowered l
+        where l.needs = 0 and not exists (
+            select from pipeline.lane k where k.queue = l.queue and k.priority = l.priority and k.key = l.key
+        )
+    ), told as materialized (
+        select distinct l.queue from lowered l where l.pos is not null
+    )
+    select
+        (select count(*)::int from lowered l where l.needs = 0),
+        (select array_agg(t.queue) from told t, lateral (select pipeline.wake_workers(t.queue)) w)
 $$;
 
 CREATE FUNCTION pipeline.render_key(p_template text, p_args jsonb) RETURNS text
@@ -1914,6 +2248,100 @@ begin
         pipeline.now(), false, resolve_alert.name, pipeline.series_name('', coalesce(resolve_alert.labels, '{}'))
     );
     perform pipeline.emit('pipeline.alert', resolve_alert.name);
+end
+$$;
+
+CREATE FUNCTION pipeline.resolve_workflows(p_above bigint, p_notes integer, p_edges integer) RETURNS TABLE(notes integer, released integer, cancelled integer, queues text[], last bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    v_flows bigint[];
+    v_notes bigint[];
+    v_done_to bigint;
+    v_needed bigint[];
+    v_job bigint[];
+    v_what text[];
+begin
+    if not pg_try_advisory_xact_lock(1885697639, 14) then
+        return;
+    end if;
+    notes := 0; released := 0; cancelled := 0; last := p_above;
+    if not exists (select from pipeline.job_ended d where d.n > p_above)
+        and not exists (select from pipeline.workflow w where w.state = 'cancelling')
+    then
+        return next;
+        return;
+    end if;
+    -- the lock in one statement, and all that depends on it in later ones, under newer snapshots
+    v_flows := array(
+        select w.id from pipeline.workflow w
+        where w.id = any(array(
+            select d.workflow from pipeline.job_ended d where d.n > p_above order by d.n limit p_notes
+        ))
+        order by w.id for no key update skip locked
+    );
+    -- of a workflow that is gone nobody waits for anything
+    delete from pipeline.job_ended d
+    where d.n = any(array(select e.n from pipeline.job_ended e where e.n > p_above order by e.n limit p_notes))
+        and not exists (select from pipeline.workflow w where w.id = d.workflow);
+
+    select array_agg(t.n order by t.n), max(t.n) into v_notes, last
+    from (
+        select d.n, sum(coalesce(w.dependents, 0)) over (order by d.n) as so_far, row_number() over (order by d.n) as place
+        from (
+            select * from pipeline.job_ended d
+            where d.n > p_above and d.workflow = any(v_flows) order by d.n limit p_notes
+        ) d
+        left join pipeline.workflow_job w on w.id = d.job
+    ) t
+    where t.so_far <= p_edges or t.place = 1;
+    notes := coalesce(cardinality(v_notes), 0);
+    last := coalesce(last, p_above);
+
+    perform pipeline.count_ended(v_notes);
+    select
+        array_agg(e.needed order by e.n, e.job), array_agg(e.job order by e.n, e.job),
+        array_agg(
+            case
+                when f.state = 'cancelling' or e.met then 'nothing'
+                when e.state = 'finished' or e.policy = 'ignore' then 'release'
+                when e.policy = 'cancel' then 'cancel'
+                else 'nothing'
+            end order by e.n, e.job
+        ),
+        case when notes = 1 and count(*) >= p_edges then max(e.job) end
+    into v_needed, v_job, v_what, v_done_to
+    from (
+        select d.n, d.workflow, d.state, e.*
+        from unnest(v_notes) x (n)
+        join pipeline.job_ended d on d.n = x.n
+        cross join lateral (
+            select e.needed, e.job, e.policy, e.met from pipeline.job_need e
+            where e.needed = d.job and e.job > d.done_to
+            order by e.job limit p_edges
+        ) e
+    ) e
+    join pipeline.workflow f on f.id = e.workflow;
+
+    cancelled := pipeline.cancel_dependents(v_needed, v_job, v_what) + pipeline.cancel_workflows(p_edges);
+    select r.released, r.queues into released, queues from pipeline.release_dependents(v_needed, v_job, v_what) r;
+
+    update pipeline.job_ended d set done_to = v_done_to where v_done_to is not null and d.n = v_notes[1];
+    delete from pipeline.job_ended d where v_done_to is null and d.n = any(v_notes);
+    update pipeline.workflow f
+    set finished_at = pipeline.now(), state = case
+        when f.state = 'cancelling' then 'cancelled' when f.failed > 0 then 'failed' else 'finished'
+    end
+    where f.id = any(v_flows) and f.pending <= 0 and f.finished_at is null;
+    return next;
 end
 $$;
 
@@ -1968,6 +2396,7 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
+    perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)
     loop
@@ -1975,6 +2404,16 @@ begin
     end loop;
     return v_back;
 end
+$$;
+
+CREATE FUNCTION pipeline.retry_workflow(id bigint) RETURNS integer
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select cardinality(pipeline.retry_jobs(array(
+        select w.id from pipeline.workflow_job w
+        where w.workflow = retry_workflow.id and w.state <> 'finished' order by w.id
+    )))
 $$;
 
 CREATE FUNCTION pipeline.ring(p_gate bigint) RETURNS void
@@ -2301,6 +2740,95 @@ begin
     insert into pipeline.alert_progress as p (rule_id, judged_until) values (new.id, pipeline.now())
     on conflict (rule_id) do update set judged_until = greatest(p.judged_until, excluded.judged_until);
     return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.start_workflow(name text, jobs jsonb, on_failure text DEFAULT 'cancel'::text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_names text[];
+    v_needs int[];
+    v_edge_job int[];
+    v_edge_need int[];
+    v_edge_policy text[];
+    v_ids bigint[];
+    v_flow bigint;
+    v_queue text;
+begin
+    perform pipeline.check_workflow(name, jobs, on_failure);
+    select array_agg(coalesce(j.one ->> 'name', j.one ->> 'task') order by j.i) into v_names
+    from jsonb_array_elements(jobs) with ordinality j (one, i);
+    select
+        coalesce(array_agg(e.job order by e.job, e.need), '{}'), coalesce(array_agg(e.need order by e.job, e.need), '{}'),
+        coalesce(array_agg(e.policy order by e.job, e.need), '{}')
+    into v_edge_job, v_edge_need, v_edge_policy
+    from pipeline.workflow_edges(jobs, v_names, on_failure) e;
+    perform pipeline.refuse_cycle(v_names, v_edge_job, v_edge_need);
+
+    perform pg_current_xact_id(); -- before a position is drawn
+    insert into pipeline.workflow (name, on_failure, total, pending, created_at)
+    values (start_workflow.name, start_workflow.on_failure, cardinality(v_names), cardinality(v_names), v_now)
+    returning workflow.id into v_flow;
+    select array_agg(coalesce(n.count, 0) order by i) into v_needs
+    from generate_series(1, cardinality(v_names)) i
+    left join (select e.job, count(*)::int from unnest(v_edge_job) e (job) group by e.job) n on n.job = i;
+
+    with given as materialized (
+        select
+            j.i, j.one ->> 'task' as task, coalesce(j.one -> 'args', '{}') as args, v_needs[j.i] as needs,
+            coalesce(j.one ->> 'queue', t.queue, 'default') as queue,
+            coalesce((j.one ->> 'priority')::int, t.priority, 0) as priority,
+            coalesce((j.one ->> 'max_attempts')::int, t.max_attempts, 5) as max_attempts,
+            coalesce(make_interval(secs => (j.one ->> 'timeout')::float8), t.timeout) as timeout,
+            coalesce(j.one ->> 'key', pipeline.render_key(t.key, coalesce(j.one -> 'args', '{}')), '') as key,
+            greatest((j.one ->> 'run_at')::timestamptz, v_now) as run_at,
+            -- where the task says how long a job may wait, that begins when the job may run
+            coalesce(
+                (j.one ->> 'expires_at')::timestamptz,
+                case when v_needs[j.i] = 0 then greatest((j.one ->> 'run_at')::timestamptz, v_now) + t.expires end
+            ) as expires_at
+        from jsonb_array_elements(jobs) with ordinality j (one, i)
+        left join pipeline.task t on t.name = j.one ->> 'task'
+    ), made as (
+        insert into pipeline.job (
+            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at, needs, workflow
+        )
+        select
+            g.task, g.args, g.queue, g.priority,
+            case when g.needs = 0 and g.run_at <= v_now then nextval('pipeline.job_pos') end,
+            g.run_at, v_now, g.max_attempts, g.timeout, g.key, g.expires_at, g.needs, v_flow
+        from given g order by g.i
+        returning id
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select l.queue, l.priority, l.key from (select distinct g.queue, g.priority::smallint, g.key from given g) l
+        where not exists (
+            select from pipeline.lane k where k.queue = l.queue and k.priority = l.priority and k.key = l.key
+        )
+    )
+    select array_agg(m.id order by m.id) into v_ids from made m;
+
+    insert into pipeline.workflow_job (id, workflow, name, task, dependents)
+    select v_ids[j.i], v_flow, v_names[j.i], j.one ->> 'task', coalesce(d.count, 0)
+    from jsonb_array_elements(jobs) with ordinality j (one, i)
+    left join (select e.need, count(*)::int from unnest(v_edge_need) e (need) group by e.need) d on d.need = j.i
+    order by j.i;
+    insert into pipeline.job_need (needed, job, policy)
+    select v_ids[e.need], v_ids[e.job], e.policy
+    from unnest(v_edge_job, v_edge_need, v_edge_policy) e (job, need, policy)
+    order by 1, 2;
+    for v_queue in
+        select distinct coalesce(j.one ->> 'queue', t.queue, 'default')
+        from jsonb_array_elements(jobs) with ordinality j (one, i)
+        left join pipeline.task t on t.name = j.one ->> 'task'
+        where v_needs[j.i] = 0
+    loop
+        perform pipeline.wake_workers(v_queue);
+    end loop;
+    return v_flow;
 end
 $$;
 
@@ -2716,6 +3244,42 @@ CREATE FUNCTION pipeline.watched() RETURNS TABLE(relation text, keys text[], col
     order by 1
 $$;
 
+CREATE FUNCTION pipeline.workflow_edges(p_jobs jsonb, p_names text[], p_on_failure text) RETURNS TABLE(job integer, need integer, policy text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_mergejoin TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    v_job text;
+    v_need text;
+    v_count bigint;
+begin
+    return query
+    select distinct e.job, n.i::int, e.policy
+    from (
+        select j.i::int as job, a.name, coalesce(j.one ->> 'on_failure', p_on_failure) as policy
+        from jsonb_array_elements(p_jobs) with ordinality j (one, i)
+        cross join lateral jsonb_array_elements_text(coalesce(j.one -> 'after', '[]')) a (name)
+    ) e
+    left join unnest(p_names) with ordinality n (name, i) on n.name = e.name;
+    get diagnostics v_count = row_count;
+    if v_count > 1000000 then
+        raise exception 'a workflow may have 1,000,000 needs, not %', v_count using errcode = 'invalid_parameter_value',
+            hint = 'Put a job between many and many: it needs the first ones, and the others need only it.';
+    end if;
+    select p_names[j.i], a.name into v_job, v_need
+    from jsonb_array_elements(p_jobs) with ordinality j (one, i)
+    cross join lateral jsonb_array_elements_text(coalesce(j.one -> 'after', '[]')) a (name)
+    where a.name not in (select n from unnest(p_names) n)
+    limit 1;
+    if v_need is not null then
+        raise exception 'job % needs %, which is not in the workflow', v_job, v_need
+            using errcode = 'invalid_parameter_value', hint = 'Names are compared exactly.';
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[], v_rows integer, v_ms real, v_name text DEFAULT NULL::text, v_payload text DEFAULT NULL::text, v_durable boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3008,6 +3572,30 @@ CREATE TABLE pipeline.job_archive_default (
     CONSTRAINT job_archive_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
 );
 
+CREATE TABLE pipeline.job_ended (
+    n bigint NOT NULL,
+    job bigint NOT NULL,
+    workflow bigint NOT NULL,
+    state text NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    done_to bigint DEFAULT 0 NOT NULL,
+    result jsonb
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.job_ended IS 'Notes that a job of a workflow has ended, until those that need it have been told.';
+
+COMMENT ON COLUMN pipeline.job_ended.done_to IS 'Its dependents up to this id have been told.';
+
+ALTER TABLE pipeline.job_ended ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.job_ended_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE pipeline.job ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pipeline.job_id_seq
     START WITH 1
@@ -3037,6 +3625,19 @@ CREATE TABLE pipeline.job_log_default (
     message text CONSTRAINT job_log_message_not_null NOT NULL,
     CONSTRAINT job_log_level_check CHECK ((level = ANY (ARRAY['debug'::text, 'info'::text, 'warning'::text, 'error'::text])))
 );
+
+CREATE TABLE pipeline.job_need (
+    needed bigint NOT NULL,
+    job bigint NOT NULL,
+    policy text NOT NULL,
+    met boolean DEFAULT false NOT NULL,
+    CONSTRAINT job_need_policy_check CHECK ((policy = ANY (ARRAY['cancel'::text, 'ignore'::text, 'hold'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.job_need IS 'Which job needs which; policy: what becomes of it when the needed one does not finish.';
+
+COMMENT ON COLUMN pipeline.job_need.met IS 'The job waits for this one no longer.';
 
 CREATE TABLE pipeline.job_state (
     job bigint NOT NULL,
@@ -3578,6 +4179,54 @@ ALTER TABLE pipeline.worker ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE pipeline.workflow (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    on_failure text NOT NULL,
+    total integer NOT NULL,
+    pending integer NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT workflow_name_check CHECK ((length(name) <= 200)),
+    CONSTRAINT workflow_on_failure_check CHECK ((on_failure = ANY (ARRAY['cancel'::text, 'ignore'::text, 'hold'::text]))),
+    CONSTRAINT workflow_state_check CHECK ((state = ANY (ARRAY['running'::text, 'cancelling'::text, 'finished'::text, 'failed'::text, 'cancelled'::text])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.workflow IS 'Jobs that belong together; some wait for others.';
+
+COMMENT ON COLUMN pipeline.workflow.pending IS 'How many of its jobs have not ended.';
+
+COMMENT ON COLUMN pipeline.workflow.failed IS 'How many of its jobs have ended otherwise than finished.';
+
+ALTER TABLE pipeline.workflow ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.workflow_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.workflow_job (
+    id bigint NOT NULL,
+    workflow bigint NOT NULL,
+    name text NOT NULL,
+    task text NOT NULL,
+    dependents integer DEFAULT 0 NOT NULL,
+    state text,
+    finished_at timestamp with time zone,
+    result jsonb,
+    CONSTRAINT workflow_job_state_check CHECK ((state = ANY (ARRAY['finished'::text, 'failed'::text, 'cancelled'::text, 'expired'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pipeline.workflow_job IS 'The jobs of workflows, by their names there; state is null until one has ended.';
+
+COMMENT ON COLUMN pipeline.workflow_job.result IS 'Kept only where other jobs need it.';
+
 ALTER TABLE ONLY pipeline.job_archive ATTACH PARTITION pipeline.job_archive_default DEFAULT;
 
 ALTER TABLE ONLY pipeline.job_log ATTACH PARTITION pipeline.job_log_default DEFAULT;
@@ -3630,6 +4279,12 @@ ALTER TABLE ONLY pipeline.consumer
 
 ALTER TABLE ONLY pipeline.former_watch
     ADD CONSTRAINT former_watch_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.job_ended
+    ADD CONSTRAINT job_ended_pkey PRIMARY KEY (n);
+
+ALTER TABLE ONLY pipeline.job_need
+    ADD CONSTRAINT job_need_pkey PRIMARY KEY (needed, job);
 
 ALTER TABLE ONLY pipeline.job
     ADD CONSTRAINT job_pkey PRIMARY KEY (id);
@@ -3709,6 +4364,12 @@ ALTER TABLE ONLY pipeline.watch
 ALTER TABLE ONLY pipeline.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY pipeline.workflow_job
+    ADD CONSTRAINT workflow_job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.workflow
+    ADD CONSTRAINT workflow_pkey PRIMARY KEY (id);
+
 CREATE INDEX alert_delivery_open ON pipeline.alert_delivery USING btree (sink, next_try_at) WHERE (delivered_at IS NULL);
 
 CREATE INDEX alert_history_at ON pipeline.alert_history USING btree (at);
@@ -3723,11 +4384,15 @@ CREATE INDEX job_archive_default_id_idx ON pipeline.job_archive_default USING br
 
 CREATE INDEX job_delayed ON pipeline.job USING btree (queue, run_at) WHERE ((pos IS NULL) AND (needs = 0));
 
+CREATE INDEX job_ended_job ON pipeline.job_ended USING btree (job);
+
 CREATE INDEX job_expiring ON pipeline.job USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX job_log_job ON ONLY pipeline.job_log USING btree (job, at);
 
 CREATE INDEX job_log_default_job_at_idx ON pipeline.job_log_default USING btree (job, at);
+
+CREATE INDEX job_need_job ON pipeline.job_need USING btree (job);
 
 CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, key, pos) WHERE (pos IS NOT NULL);
 
@@ -3769,6 +4434,12 @@ CREATE INDEX outbox_durable_xid ON pipeline.outbox_durable USING btree (xid, id)
 
 CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WITH (autosummarize='on');
 
+CREATE INDEX workflow_cancelling ON pipeline.workflow USING btree (id) WHERE (state = 'cancelling'::text);
+
+CREATE INDEX workflow_finished ON pipeline.workflow USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX workflow_job_workflow ON pipeline.workflow_job USING btree (workflow, id);
+
 ALTER INDEX pipeline.job_archive_failed ATTACH PARTITION pipeline.job_archive_default_finished_at_idx;
 
 ALTER INDEX pipeline.job_archive_id ATTACH PARTITION pipeline.job_archive_default_id_idx;
@@ -3807,6 +4478,8 @@ ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_5
 
 CREATE TRIGGER check_alert_rule BEFORE INSERT OR UPDATE ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_rule();
 
+CREATE TRIGGER note_ended AFTER INSERT ON pipeline.job_archive FOR EACH ROW WHEN ((new.workflow IS NOT NULL)) EXECUTE FUNCTION pipeline.note_ended();
+
 CREATE TRIGGER restart_alert_rule AFTER UPDATE OF enabled ON pipeline.alert_rule FOR EACH ROW WHEN ((new.enabled AND (NOT old.enabled))) EXECUTE FUNCTION pipeline.start_alert_rule();
 
 CREATE TRIGGER start_alert_rule AFTER INSERT ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.start_alert_rule();
@@ -3832,7 +4505,13 @@ REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.cancel_dependents(p_needed bigint[], p_job bigint[], p_what text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.cancel_jobs(ids bigint[], reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cancel_workflow(id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cancel_workflows(p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) FROM PUBLIC;
 
@@ -3848,11 +4527,15 @@ REVOKE ALL ON FUNCTION pipeline.check_watchable(p_name text, p_relation oid) FRO
 
 REVOKE ALL ON FUNCTION pipeline.check_watches() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.check_workflow(p_name text, p_jobs jsonb, p_on_failure text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.claim(p_queue text, p_free bigint, p_limit bigint, p_worker bigint, p_after text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.close_if_full(p_gate bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.count_ended(p_notes bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) FROM PUBLIC;
 
@@ -3908,29 +4591,43 @@ REVOKE ALL ON FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION pipeline.needs_check(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.note_ended() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.pause_queue(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.pause_schedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.prune_lanes(p_idle interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.prune_workflows(p_keep interval, p_limit integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.relation_named(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.relations_of(p_relation oid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.release_dependents(p_needed bigint[], p_job bigint[], p_what text[], OUT released integer, OUT queues text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.render_key(p_template text, p_args jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.request_lane(p_queue text, p_priority integer, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.resolve_workflows(p_above bigint, p_notes integer, p_edges integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.resume_queue(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.resume_schedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.retry_jobs(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.retry_workflow(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.ring(p_gate bigint) FROM PUBLIC;
 
@@ -3981,6 +4678,8 @@ REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.wake_workers(p_queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.watch(relation text, keys text[], columns text[], timing boolean, durable boolean, replicated boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.workflow_edges(p_jobs jsonb, p_names text[], p_on_failure text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.write_event(v_watch integer, v_op "char", v_keys text[], v_rows integer, v_ms real, v_name text, v_payload text, v_durable boolean) FROM PUBLIC;
 

@@ -29,7 +29,22 @@ from pipeline.cli.watch import unwatch, watch, watched
 from pipeline.cli.workflows import workflows
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 
-VERBS = (run, demo, migrate, watch, unwatch, watched, emit, enqueue, schedules, workflows, check, status, health, version)
+VERBS = (
+    run,
+    demo,
+    migrate,
+    watch,
+    unwatch,
+    watched,
+    emit,
+    enqueue,
+    schedules,
+    workflows,
+    check,
+    status,
+    health,
+    version,
+)
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 
 Example: pgreflex demo

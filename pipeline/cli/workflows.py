@@ -33,9 +33,7 @@ def workflows() -> None:
 
 @workflows.command("list", short_help="The newest workflows.")
 @click.option("--state", type=click.Choice(get_args(WorkflowState)), help="Only those in this state.")
-@click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=20, metavar="N", help="How many; default: 20."
-)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, metavar="N", help="How many; default: 20.")
 @pass_session
 def list_(session: Session, *, state: str | None, limit: int) -> None:
     """List the newest workflows, newest first: how many of their jobs have ended, and how.

@@ -22,6 +22,7 @@ FOR_APPLICATIONS = {
     "rate_limit",
     "record_timing",
     "resolve_alert",
+    "start_workflow",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 OPEN_PARTS = {"latency_level", "now", "series_name", "watch_problem", "watched"}
@@ -44,12 +45,14 @@ RUN_AS_OWNER = {
     "record_timing",
     "resolve_alert",
     "start_alert_rule",
+    "start_workflow",
 }
 CALLS = [
     "pipeline.emit('mail.sent', '{}')",
     "pipeline.enqueue('mail.send')",
     "pipeline.enqueue_many('mail.send', '{}')",
     "pipeline.rate_limit('signup', 5)",
+    """pipeline.start_workflow('import', '[{"task": "a"}, {"task": "b", "after": ["a"]}]')""",
     "pipeline.record_timing('orders.insert', 1.5)",
     "pipeline.percentile('orders.insert', 0.5)",
     "pipeline.latency()",
