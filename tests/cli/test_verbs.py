@@ -85,7 +85,7 @@ async def test_every_help_is_short_fits_80_columns_and_has_an_example(cli: Cli, 
     assert result.status == 0
     assert result.err == ""
     assert max(map(len, result.out.splitlines())) <= 80
-    assert len(result.out.splitlines()) <= 30
+    assert len(result.out.splitlines()) <= (30 if verb else 40)  # the whole command has a line for each verb
     assert f"Example: pgreflex {verb or ''}" in " ".join(result.out.split())
 
 
