@@ -251,8 +251,9 @@ begin
         return query select
             null::smallint, E'\x01' || v_priority || ':' || length(v_after) || ':' || v_after || v_key,
             least(v_ask_ms, case when cardinality(v_keys) > 0 then 0 else 20 end);
-    elsif v_ask_ms is not null then
-        return query select null::smallint, null::text, v_ask_ms;
+    elsif v_ask_ms is not null or v_goes_on is not null and cardinality(v_keys) = 0 then
+        -- once all the way round: the next look begins at the highest priority again
+        return query select null::smallint, v_after, least(v_ask_ms, 1000);
     end if;
 end
 $$;
