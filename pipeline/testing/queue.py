@@ -22,11 +22,14 @@ from pipeline.core.args import to_json
 from pipeline.core.job import Job, Outcome, after
 from pipeline.core.redact import SEALED_TEXT
 from pipeline.core.seal import is_sealed
+from pipeline.core.workflow import Batch, Results, Workflow
 from pipeline.db.jobs import JobStore
 from pipeline.db.testing import OneConnection
+from pipeline.db.workflows import WorkflowRun, WorkflowStore
 from pipeline.errors import PgreflexError, UsageError
 from pipeline.log import as_guest
 from pipeline.registry import Registry, Task, default
+from pipeline.testing.inline import InlineHost
 
 TaskLike = str | Task | Callable[..., Any]
 CLAIM = 100
@@ -91,6 +94,24 @@ async def jobs(
                 await store.retire(worker)
 
 
+class QueueHost(InlineHost):
+    """What jobs that are drained can talk to. Each has what it saved itself, and the results of those it needs."""
+
+    def __init__(self, flows: WorkflowStore) -> None:
+        super().__init__()
+        self._flows = flows
+        self._kept: dict[int, Any] = {}
+
+    async def save(self, job: Job, value: Any) -> None:
+        self._kept[job.id] = msgspec.json.decode(msgspec.json.encode(value))
+
+    async def saved(self, job: Job) -> Any:
+        return self._kept.get(job.id)
+
+    async def results(self, job: Job) -> Results:
+        return await self._flows.results(job)
+
+
 class Testing:
     """What `jobs` hands out."""
 
@@ -102,11 +123,18 @@ class Testing:
         self._registry = registry
         self._worker = worker
         self._rng = Random(0)  # noqa: S311 - jitter that is the same each time
+        self._flows = WorkflowStore(database, registry=registry, sealer=store.sealer)
+        store.host(QueueHost(self._flows))
 
     async def enqueue(self, task: TaskLike, args: Mapping[str, Any] | None = None, **more: Any) -> int:
         """Add a job, as Client.enqueue does for a task without options; returns its id."""
         await self._database.keep_time()
         return await self._store.enqueue(task, {**(args or {}), **more})
+
+    async def start(self, flow: Workflow | Batch) -> WorkflowRun:
+        """Add all jobs of a workflow, as Client.start does; `drain` runs them in their order."""
+        await self._database.keep_time()
+        return await self._flows.start(flow)
 
     async def drain(self, queue: str | None = None, *, limit: int = 1_000) -> Drained:
         """Run what is due, one job after the other, until nothing is; returns how many runs led to each state.
@@ -196,6 +224,9 @@ class Testing:
             batch = batch or (await self._store.sweep(name, limit, self._worker, every=0)).jobs
             if batch:
                 return batch
+        done = await self._flows.resolve()
+        if done is not None and not done.idle:
+            return await self._claim(queue, limit)
         return []
 
     async def _run(self, job: Job, drained: Drained, *, last: bool) -> None:

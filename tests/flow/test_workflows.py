@@ -20,6 +20,7 @@ from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import TaskError, UsageError
 from pipeline.registry import Registry
+from pipeline.testing import jobs
 from tests.conftest import eventually
 
 AT_ONCE = Backoff(first=0.01, factor=1, jitter=0)
@@ -215,3 +216,19 @@ async def test_the_arguments_of_a_task_that_wants_it_are_sealed(dsn: str, sql: a
     row = await sql.fetchrow("select args, key from pipeline.job")
     assert "4711" not in row["args"]
     assert row["key"] == "customer:4711"
+
+
+async def test_a_drained_queue_follows_workflows_also_in_one_transaction(
+    registry: Registry, sql: asyncpg.Connection
+) -> None:
+    transaction = sql.transaction()
+    await transaction.start()
+    async with jobs(conn=sql, registry=registry) as queue:
+        flow = Workflow("sum")
+        one = flow.add("add", n=1)
+        flow.add("add", n=4, after=[flow.add("add", n=2, after=one), one])
+        run = await queue.start(flow)
+        assert await queue.drain() == {"finished": 3}
+        assert (await run.status()).state == "finished"
+        assert await result(sql, "add") == 4 + (2 + 1) + 1
+    await transaction.rollback()

@@ -197,6 +197,27 @@ async def test_an_old_failure_does_not_overtake_a_retry_that_has_not_committed(
     assert (await hand.status(flow)).state == "finished"
 
 
+async def test_a_need_that_was_met_by_a_failure_is_not_met_again_by_its_retry(
+    hand: Hand, sql: asyncpg.Connection
+) -> None:
+    flow = Workflow("two", on_failure="ignore")
+    flow.add("t", n="both", name="both", after=["one", "other"])
+    for name in ("one", "other"):
+        flow.add("t", n=name, name=name)
+    id_ = await start(hand, flow)
+    one, other = await hand.take()
+    await hand.end_one(one, "fail")
+    await hand.resolve()
+    await sql.fetchval("select pipeline.retry_jobs($1)", [one.id])
+    await hand.end(await hand.take())
+    await hand.resolve()
+    assert await hand.take() == []
+    await hand.end([other])
+    await hand.run()
+    assert hand.ran == ["one", "other", "one", "both"]
+    assert (await hand.status(id_)).state == "finished"
+
+
 async def test_a_whole_workflow_can_be_retried(hand: Hand) -> None:
     flow = await start(hand, diamond())
     await hand.run(lambda job: "fail" if job.args["n"] == "top" else "finish")
