@@ -216,6 +216,8 @@ class Testing:
 
     async def _claim(self, queue: str | None, limit: int) -> list[Job]:
         await self._database.keep_time()
+        while (done := await self._flows.resolve()) is not None and not done.idle:
+            pass
         await self._store.adopt()
         queues = [queue] if queue else [one.queue for one in await self._store.queues()]
         await self._store.promote(queues)
@@ -224,9 +226,6 @@ class Testing:
             batch = batch or (await self._store.sweep(name, limit, self._worker, every=0)).jobs
             if batch:
                 return batch
-        done = await self._flows.resolve()
-        if done is not None and not done.idle:
-            return await self._claim(queue, limit)
         return []
 
     async def _run(self, job: Job, drained: Drained, *, last: bool) -> None:
