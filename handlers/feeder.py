@@ -12,8 +12,11 @@ import structlog
 from handlers.held import HeldQueue
 from handlers.outcomes import backoff
 from handlers.shift import Shift
+from pipeline.db.sleeping import Sleeping
 from pipeline.errors import PgreflexError
 
+AWAKE_AFTER = 5
+RESTLESS_SECONDS = 0.05
 SWEEP_LIMIT = 100  # a sweep under load takes this many more than the slots could use
 
 log = structlog.get_logger("pgreflex.jobs")
@@ -25,10 +28,13 @@ class Feeder:
     problem: why it cannot claim, or ''.
     """
 
-    def __init__(self, shift: Shift, queue: HeldQueue, poll: float) -> None:
+    def __init__(self, shift: Shift, queue: HeldQueue, sleeping: Sleeping, poll: float) -> None:
         self._shift = shift
         self._queue = queue
-        self._poll = poll
+        self._sleeping = sleeping
+        self.poll = poll
+        self._busy = 0  # claims in a row that got something
+        self._drowsy = False  # has looked once more since whoever adds a job rings
         self.problem = ""
 
     async def run(self) -> None:
@@ -50,20 +56,41 @@ class Feeder:
         shift, queue = self._shift, self._queue
         room = queue.room()
         if not room:
-            return self._poll
+            return self.poll
         claim = await shift.store.claim(queue.name, room, shift.worker, free=queue.free(), after=queue.after)
         jobs, queue.after = claim.jobs, claim.after
         now = time.monotonic()
         shift.take(queue, jobs, now)
         if not jobs and await shift.store.adopt():
             return 0
-        longest = self._poll if claim.ask_in is None else min(self._poll, claim.ask_in)
-        if now < queue.next_sweep:
-            return 0 if jobs else min(longest, queue.next_sweep - now)
-        sweep = await shift.store.sweep(queue.name, max(room - len(jobs), SWEEP_LIMIT), shift.worker)
-        now = time.monotonic()
-        shift.take(queue, sweep.jobs, now)
-        queue.swept(now, sweep.seconds, found=bool(jobs or sweep.jobs))
-        if jobs or sweep.jobs:
+        found = bool(jobs)
+        longest = self.poll if claim.ask_in is None else min(self.poll, claim.ask_in)
+        if now >= queue.next_sweep:
+            sweep = await shift.store.sweep(queue.name, max(room - len(jobs), SWEEP_LIMIT), shift.worker)
+            now = time.monotonic()
+            shift.take(queue, sweep.jobs, now)
+            found = found or bool(sweep.jobs)
+            queue.swept(now, sweep.seconds, found=found)
+            if sweep.unsettled:
+                longest = min(longest, queue.pause)
+        else:
+            longest = min(longest, queue.next_sweep - now)
+        if found:
+            await self._stay_awake()
             return 0
-        return min(longest, queue.pause) if sweep.unsettled else longest
+        return longest if claim.ask_in is not None else await self._sleep(longest)
+
+    async def _stay_awake(self) -> None:
+        """A single job wakes nobody for long; under load producers need not ring."""
+        self._busy += 1
+        self._drowsy = False
+        if self._busy >= AWAKE_AFTER:
+            await self._sleeping.wake(self._queue.name)
+
+    async def _sleep(self, longest: float) -> float:
+        """How long to sleep: 0 for one more look, which must follow the moment from which on producers ring."""
+        self._busy = 0
+        if self._drowsy and self._sleeping.rung(self._queue.name):
+            return longest
+        self._drowsy = await self._sleeping.fall_asleep(self._queue.name)
+        return 0 if self._drowsy else min(longest, RESTLESS_SECONDS)

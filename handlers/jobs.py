@@ -37,6 +37,7 @@ from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.job_admin import JobAdmin
 from pipeline.db.job_notes import JobNotes, TaskPool
 from pipeline.db.jobs import DEAD_SECONDS, JobStore
+from pipeline.db.sleeping import Sleeping
 from pipeline.errors import PgreflexError
 from pipeline.registry import Registry
 from pipeline.runtime import Health
@@ -78,6 +79,7 @@ class JobWorker:
         self._store = store
         self._admin = JobAdmin(store.database)
         self._pool = TaskPool(store.database.dsn)
+        self._sleeping = Sleeping(store.database.dsn)
         self._registry = registry
         self._wanted = dict(queues)
         self._places = Places(total)
@@ -163,6 +165,8 @@ class JobWorker:
     def poll_every(self, seconds: float) -> None:
         """Look for jobs this often, whatever is heard of them."""
         self._poll = seconds
+        for feeder in self._feeders.values():
+            feeder.poll = seconds
 
     def wake(self, queue: str) -> None:
         """There may be jobs in this queue."""
@@ -211,7 +215,7 @@ class JobWorker:
         if name not in shift.queues:
             shift.queues[name] = queue = HeldQueue(name, concurrency)
             self._slots[name] = Slots(shift, queue, self._spawn)
-            self._feeders[name] = feeder = Feeder(shift, queue, self._poll)
+            self._feeders[name] = feeder = Feeder(shift, queue, self._sleeping, self._poll)
             self._feeding.append(self._group.create_task(feeder.run()))
         self._slots[name].resize(concurrency)
 
@@ -263,6 +267,7 @@ class JobWorker:
         except (PgreflexError, TimeoutError) as error:
             log.warning("jobs could not be given back; others will rescue them", error=str(error))
         finally:
+            await self._sleeping.close()
             await self._processes.close()
             await self._pool.close()
 

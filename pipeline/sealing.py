@@ -1,6 +1,6 @@
-"""What of a sealed job is to be seen.
+"""What of a job's arguments is to be seen beside them.
 
-Owns: the keys that are made from the arguments before they are sealed, since Postgres cannot make them after.
+Owns: the keys that are made from them, before they are sealed, since Postgres cannot make them after.
 Knows neither the cipher nor the queue.
 """
 
@@ -14,26 +14,25 @@ from pipeline.core.seal import Sealer
 from pipeline.definition import Task
 
 
-def needs_keys(task: Task) -> bool:
-    """Whether its jobs are sealed and have keys that come from their arguments."""
-    return task.encrypt and bool(task.key_template or task.unique)
-
-
 def keys_beside(
     task: Task, args: Mapping[str, Any], encoded: bytes, sealer: Sealer, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options of the SQL function `enqueue` that it would make from arguments; those that are given stay.
 
-    encoded: the arguments as JSON. A job that is unique by all of its arguments has their fingerprint.
+    encoded: the arguments as JSON. Of a job that is unique by all of its arguments Postgres makes the key, or if
+    they are sealed, their fingerprint is the key.
     """
     keys = dict(given)
     if keys["key"] is None:
-        keys["key"] = task.key(args)
+        keys["key"] = task.key(args) or None
     unique = task.unique
     if unique is not None and keys["unique_key"] is None:
-        by = sealer.fingerprint(task.name, encoded) if unique.by is None else render_key(unique.by, args)
+        if unique.by is not None:
+            key = f"{task.name}:{render_key(unique.by, args)}"
+        else:
+            key = f"{task.name}:{sealer.fingerprint(task.name, encoded)}" if task.encrypt else "*"
         keys |= {
-            "unique_key": f"{task.name}:{by}",
+            "unique_key": key,
             "unique_for": unique.window,
             "unique_until": unique.until,
             "on_clash": unique.on_clash,

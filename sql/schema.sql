@@ -11,32 +11,19 @@ CREATE FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_prio
     AS $$
 declare
     v_now timestamptz := pipeline.now();
-    v_told text := pg_current_xact_id()::text || ':' || p_queue;
+    v_later bool := coalesce(p_run_at > v_now, false);
     v_id bigint;
 begin
-    if p_run_at > v_now then
-        insert into pipeline.job (
-            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
-        )
-        values (p_task, p_args, p_queue, p_priority, null, p_run_at, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
-        returning id into v_id;
-        perform pipeline.request_lane(p_queue, p_priority, p_key);
-        return v_id;
-    end if;
-    with made as (
-        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout, key, expires_at)
-        values (p_task, p_args, p_queue, p_priority, v_now, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
-        returning id
-    ), asked as (
-        insert into pipeline.lane_request (queue, priority, key)
-        select p_queue, p_priority, p_key
-        where not exists (
-            select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint and l.key = p_key
-        )
+    perform pg_current_xact_id(); -- before a position is drawn
+    insert into pipeline.job (task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at)
+    values (
+        p_task, p_args, p_queue, p_priority, case when not v_later then nextval('pipeline.job_pos') end,
+        greatest(p_run_at, v_now), v_now, p_max_attempts, p_timeout, p_key, p_expires_at
     )
-    select id into v_id from made;
-    if current_setting('pipeline.told_workers', true) is distinct from v_told then
-        perform pipeline.emit('pipeline.jobs', p_queue), set_config('pipeline.told_workers', v_told, true);
+    returning id into v_id;
+    perform pipeline.request_lane(p_queue, p_priority, p_key);
+    if not v_later then
+        perform pipeline.ring_workers(p_queue);
     end if;
     return v_id;
 end
@@ -520,7 +507,7 @@ begin
         end if;
         perform pipeline.refuse_job(
             v_job.one ->> 'task', coalesce(v_job.one -> 'args', '{}'), v_job.one ->> 'queue',
-            (v_job.one ->> 'priority')::int, (v_job.one ->> 'max_attempts')::int, v_job.one ->> 'key'
+            (v_job.one ->> 'priority')::int, (v_job.one ->> 'max_attempts')::int, null, v_job.one ->> 'key'
         );
         raise exception 'job number % of workflow % has a name, timeout, after or on_failure that cannot be meant', v_job.i, p_name
             using errcode = 'invalid_parameter_value',
@@ -554,7 +541,6 @@ declare
     v_quota bigint;
     v_take bigint;
     v_taken bigint;
-    v_allowed bigint;
     v_ask_in double precision;
     v_seen text := p_after;
     v_keyed bool := exists (
@@ -567,16 +553,16 @@ begin
             v_room := least(v_room, v_queue.concurrency - pipeline.running(p_queue));
         end if;
         if v_queue.rate is not null then
-            v_allowed := pipeline.allowance('queue:' || p_queue, v_queue.rate, v_queue.rate_seconds);
-            v_room := least(v_room, p_free, v_allowed);
-            v_ask_in := case when v_allowed < 1 then greatest(0.01, least(1, v_queue.rate_seconds / 64)) end;
+            v_room := least(v_room, case when v_queue.rate < 1000 * v_queue.rate_seconds then p_free end,
+                pipeline.allowance('queue:' || p_queue, v_queue.rate, v_queue.rate_seconds));
+            v_ask_in := greatest(0.01, least(1, v_queue.rate_seconds / 64));
         end if;
     end if;
 
     for v_lane in
         select l.priority, l.key, p_limit as quota
         from pipeline.lane l
-        where not v_keyed and l.queue = p_queue and l.key = '' and not l.limited
+        where not v_keyed and l.queue = p_queue
             and exists (
                 select from pipeline.job j
                 where j.queue = l.queue and j.priority = l.priority and j.key = l.key
@@ -591,18 +577,17 @@ begin
         select t.priority, t.key, t.quota from pipeline.turns(p_queue, p_after, v_room) t where v_keyed and v_room > 0
         order by 1
     loop
+        v_seen := v_lane.key;
         exit when v_room <= 0;
-        v_seen := coalesce(v_lane.key, v_seen);
-        if v_lane.priority is null then
-            v_ask_in := least(v_ask_in, v_lane.quota / 1000.0);
-            continue;
+        if v_lane.quota is null then
+            v_ask_in := least(v_ask_in, 0.02); -- the look gave up before it had been all the way round
+            exit;
         end if;
         v_take := least(v_room, v_lane.quota);
 
         -- The lock in one statement, and all that depends on it in the next ones, under newer snapshots.
         perform from pipeline.lane l
         where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key
-            and (v_keyed or not l.limited) -- it may have been limited since
         for update skip locked;
         if not found then
             v_ask_in := least(v_ask_in, 0.002); -- another claim has it, for about as long
@@ -626,11 +611,9 @@ begin
                     ));
                 end if;
                 if v_rule.rate is not null then
-                    v_allowed := pipeline.allowance('key:' || v_lane.key, v_rule.rate, v_rule.rate_seconds);
-                    v_take := least(v_take, p_free, v_allowed);
-                    if v_allowed < 1 then
-                        v_ask_in := least(v_ask_in, greatest(0.01, least(1, v_rule.rate_seconds / 64)));
-                    end if;
+                    v_take := least(v_take, case when v_rule.rate < 1000 * v_rule.rate_seconds then p_free end,
+                        pipeline.allowance('key:' || v_lane.key, v_rule.rate, v_rule.rate_seconds));
+                    v_ask_in := least(v_ask_in, greatest(0.01, least(1, v_rule.rate_seconds / 64)));
                 end if;
                 continue when v_take <= 0;
             end if;
@@ -1035,46 +1018,50 @@ CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queu
     AS $$
 #variable_conflict use_variable
 declare
-    v_known pipeline.task;
+    v_queue text;
+    v_priority int;
+    v_max_attempts int;
+    v_timeout interval;
+    v_now timestamptz;
+    v_simple bool;
+    v_quiet bool;
     v_id bigint;
 begin
-    select * into v_known from pipeline.task t where t.name = task;
-    if v_known.name is not null then
-        queue := coalesce(queue, v_known.queue);
-        priority := coalesce(priority, v_known.priority);
-        max_attempts := coalesce(max_attempts, v_known.max_attempts);
-        timeout := coalesce(timeout, v_known.timeout);
-        key := coalesce(key, pipeline.render_key(v_known.key, args));
-        expires_at := coalesce(expires_at, greatest(run_at, pipeline.now()) + v_known.expires);
-        if v_known.unique_by is not null and unique_key is null then
-            unique_key := task || ':' || case when v_known.unique_by = '*' then md5(args::text)
-                else pipeline.render_key(v_known.unique_by, args) end;
-            unique_for := coalesce(unique_for, v_known.unique_for);
-            unique_until := coalesce(unique_until, v_known.unique_until);
-            on_clash := coalesce(on_clash, v_known.on_clash);
-        end if;
-    end if;
-    if not coalesce(
-        task <> '' and jsonb_typeof(args) = 'object' and coalesce(queue, 'default') <> ''
-        and coalesce(priority, 0) between -32768 and 32767 and coalesce(max_attempts, 1) >= 1
-        and length(coalesce(key, '')) <= 200, false
-    ) then
-        perform pipeline.refuse_job(task, args, queue, priority, max_attempts, key);
-    end if;
-    if unique_key is not null then
-        return pipeline.enqueue_unique(
-            task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
-            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+    -- Nearly every job takes this way: one look and one insert. Each further statement or expression is prepared anew in
+    -- every transaction, for 10,000 to 20,000 instructions, where a whole bare insert costs 120,000.
+    select
+        coalesce(queue, t.queue, 'default'), coalesce(priority, t.priority, 0), coalesce(max_attempts, t.max_attempts, 5),
+        coalesce(timeout, t.timeout), n.now,
+        run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
+        and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
+        and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500,
+        exists (
+            select from pipeline.lane l
+            where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)
+                and l.key = coalesce(key, '')
+        )
+        and pg_try_advisory_xact_lock_shared(1885697640, hashtext(coalesce(queue, t.queue, 'default')))
+    into v_queue, v_priority, v_max_attempts, v_timeout, v_now, v_simple, v_quiet
+    from (select coalesce(nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, statement_timestamp()) as now) n
+    left join pipeline.task t on t.name = task;
+    if v_simple is not true then
+        return pipeline.enqueue_with(
+            task, args, queue, priority, run_at, max_attempts, timeout, key, expires_at, unique_key, unique_for,
+            unique_until, on_clash
         );
     end if;
-    return pipeline.add_job(
-        task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
-        coalesce(key, ''), expires_at
-    );
+    insert into pipeline.job (task, args, queue, priority, max_attempts, timeout, key, run_at, created_at)
+    values (task, args, v_queue, v_priority, v_max_attempts, v_timeout, coalesce(key, ''), v_now, v_now)
+    returning id into v_id;
+    if not v_quiet then
+        perform pipeline.request_lane(v_queue, v_priority, coalesce(key, '')), pipeline.wake_workers(v_queue);
+    end if;
+    return v_id;
 end
 $$;
 
-CREATE FUNCTION pipeline.enqueue_many(task text, args jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS bigint[]
+CREATE FUNCTION pipeline.enqueue_many(task text, args jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, keys text[] DEFAULT NULL::text[]) RETURNS bigint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1089,8 +1076,8 @@ begin
     select * into v_known from pipeline.task t where t.name = task;
     if v_known.unique_by is not null then
         return array(
-            select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, null, expires_at)
-            from unnest(args) with ordinality a (args, i) order by a.i
+            select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, a.key, expires_at)
+            from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
     end if;
     queue := coalesce(queue, v_known.queue, 'default');
@@ -1099,15 +1086,16 @@ begin
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
     select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1, true) then
-        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, '');
+    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
     end if;
 
     perform pg_current_xact_id(); -- before a position is drawn
     with given as materialized (
         select a.args, a.i,
-            case when v_known.key is null then '' else pipeline.render_key(v_known.key, a.args) end as key
-        from unnest(args) with ordinality a (args, i)
+            coalesce(a.key, case when v_known.key is not null then pipeline.render_key(v_known.key, a.args) end, '') as key
+        from unnest(args, keys) with ordinality a (args, key, i)
+        where a.i <= cardinality(enqueue_many.args)
     ), made as (
         insert into pipeline.job (
             task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
@@ -1126,13 +1114,13 @@ begin
     )
     select array_agg(m.id order by m.id) into v_ids from made m;
     if v_ids is not null and (run_at <= v_now) is not false then
-        perform pipeline.wake_workers(queue);
+        perform pipeline.ring_workers(queue);
     end if;
     return coalesce(v_ids, '{}');
 end
 $$;
 
-CREATE FUNCTION pipeline.enqueue_on(tbl regclass, op text, task text, queue text DEFAULT 'default'::text, share double precision DEFAULT 1.0) RETURNS text
+CREATE FUNCTION pipeline.enqueue_on(tbl regclass, op text, task text, queue text DEFAULT NULL::text, share double precision DEFAULT 1.0) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1147,8 +1135,8 @@ begin
             using errcode = 'invalid_parameter_value';
     elsif coalesce(share > 0 and share <= 1, false) is not true then
         raise exception 'share must be above 0 and at most 1, not %', share using errcode = 'invalid_parameter_value';
-    elsif coalesce(task, '') = '' or coalesce(queue, '') = '' then
-        raise exception 'a job needs a task and a queue' using errcode = 'invalid_parameter_value';
+    elsif coalesce(task, '') = '' or queue = '' then
+        raise exception 'a job needs a task, and its queue a name' using errcode = 'invalid_parameter_value';
     elsif coalesce(v_kind not in ('r', 'p'), true) then
         raise exception '% is not a table', tbl using errcode = 'wrong_object_type';
     end if;
@@ -1175,7 +1163,7 @@ begin
     execute format(
         'create or replace trigger %I after %s on %s referencing %s table as changed '
         'for each statement execute function pipeline.enqueue_rows(%L, %L, %L)',
-        v_name, op, tbl, case op when 'delete' then 'old' else 'new' end, task, queue, share
+        v_name, op, tbl, case op when 'delete' then 'old' else 'new' end, task, coalesce(queue, ''), share
     );
     return v_name;
 end
@@ -1187,10 +1175,9 @@ CREATE FUNCTION pipeline.enqueue_rows() RETURNS trigger
     AS $$
 declare
     v_task text := tg_argv[0];
-    v_queue text := tg_argv[1];
+    v_queue text := nullif(tg_argv[1], '');
     v_share double precision := tg_argv[2]::double precision;
-    v_now timestamptz := pipeline.now();
-    v_made bigint;
+    v_rows jsonb[];
     v_skipped bigint;
 begin
     if pipeline.foreign_cast(tg_relid) is not null then
@@ -1199,19 +1186,16 @@ begin
     end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
-    ), made as (
-        insert into pipeline.job (task, args, queue, run_at, created_at)
-        select v_task, r.args, v_queue, v_now, v_now from rows r where pg_column_size(r.args) <= 1048576
-        returning 1
     )
-    select (select count(*) from made), (select count(*) from rows r where pg_column_size(r.args) > 1048576)
-    into v_made, v_skipped;
+    select array_agg(r.args) filter (where pg_column_size(r.args) <= 1048576),
+        count(*) filter (where pg_column_size(r.args) > 1048576)
+    into v_rows, v_skipped
+    from rows r;
     if v_skipped > 0 then
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;
-    if v_made > 0 then
-        perform pipeline.request_lane(v_queue, 0);
-        perform pipeline.wake_workers(v_queue);
+    if v_rows is not null then
+        perform pipeline.enqueue_many(v_task, v_rows, queue => v_queue);
     end if;
     return null;
 exception when others then
@@ -1283,6 +1267,48 @@ begin
     v_id := pipeline.add_job(p_task, p_args, p_queue, p_priority, p_run_at, p_max_attempts, p_timeout, p_key, p_expires_at);
     update pipeline.job_unique u set job = v_id, until = p_until, kept_until = v_now + p_for where u.key = p_unique;
     return v_id;
+end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_until text, on_clash text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    v_known pipeline.task;
+begin
+    select * into v_known from pipeline.task t where t.name = task;
+    if v_known.name is not null then
+        queue := coalesce(queue, v_known.queue);
+        priority := coalesce(priority, v_known.priority);
+        max_attempts := coalesce(max_attempts, v_known.max_attempts);
+        timeout := coalesce(timeout, v_known.timeout);
+        key := coalesce(key, pipeline.render_key(v_known.key, args));
+        expires_at := coalesce(expires_at, greatest(run_at, pipeline.now()) + v_known.expires);
+        if v_known.unique_by is not null and unique_key is null then
+            unique_key := case
+                when v_known.unique_by = '*' then '*' else task || ':' || pipeline.render_key(v_known.unique_by, args)
+            end;
+            unique_for := coalesce(unique_for, v_known.unique_for);
+            unique_until := coalesce(unique_until, v_known.unique_until);
+            on_clash := coalesce(on_clash, v_known.on_clash);
+        end if;
+    end if;
+    perform pipeline.refuse_job(task, args, queue, priority, max_attempts, timeout, key);
+    if unique_key = '*' then
+        unique_key := task || ':' || md5(args::text);
+    end if;
+    if unique_key is not null then
+        return pipeline.enqueue_unique(
+            task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+        );
+    end if;
+    return pipeline.add_job(
+        task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
+        coalesce(key, ''), expires_at
+    );
 end
 $$;
 
@@ -1481,15 +1507,7 @@ END,
     needs integer DEFAULT 0 NOT NULL,
     lost smallint DEFAULT 0 NOT NULL,
     expires_at timestamp with time zone,
-    workflow bigint,
-    CONSTRAINT job_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
-    CONSTRAINT job_attempt_check CHECK ((attempt >= 1)),
-    CONSTRAINT job_key_check CHECK ((length(key) <= 200)),
-    CONSTRAINT job_max_attempts_check CHECK ((max_attempts >= 1)),
-    CONSTRAINT job_needs_check CHECK ((needs >= 0)),
-    CONSTRAINT job_queue_check CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
-    CONSTRAINT job_task_check CHECK (((task <> ''::text) AND (length(task) <= 500))),
-    CONSTRAINT job_timeout_check CHECK ((timeout > '00:00:00'::interval))
+    workflow bigint
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.1', autovacuum_analyze_threshold='5000', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_cost_delay='0');
 
@@ -2096,16 +2114,17 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) RETURNS void
+CREATE FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval, p_key text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if coalesce(p_task, '') = '' then
-        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
-    elsif p_queue = '' then
+    if coalesce(p_task, '') = '' or length(p_task) > 500 then
+        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value',
+            hint = 'A name has 1 to 500 characters.';
+    elsif p_queue = '' or length(p_queue) > 200 then
         raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
-            hint = 'Leave queue out to use the task''s own.';
+            hint = 'Leave queue out to use the task''s own; a name has 1 to 200 characters.';
     elsif jsonb_typeof(p_args) is distinct from 'object' then
         raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
             hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
@@ -2114,6 +2133,8 @@ begin
             hint = 'Use -32768 to 32767; the lower number runs first.';
     elsif p_max_attempts < 1 then
         raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    elsif p_timeout <= '0' then
+        raise exception 'timeout must be above 0' using errcode = 'invalid_parameter_value';
     elsif length(p_key) > 200 then
         raise exception 'the key of a job may have 200 characters, not %', length(p_key)
             using errcode = 'invalid_parameter_value';
@@ -2430,6 +2451,17 @@ begin
     end if;
     if p_gate & 2 = 0 then
         perform pipeline.close_if_full(p_gate);
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.ring_workers(p_queue text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not pg_try_advisory_xact_lock_shared(1885697640, hashtext(p_queue)) then
+        perform pipeline.wake_workers(p_queue);
     end if;
 end
 $$;
@@ -2871,7 +2903,7 @@ begin
             (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
             or s.searched_at <= v_now - make_interval(secs => p_search_every)
         )
-        order by s.swept_at, l.priority -- or the first 200 would be swept for ever while a transaction stays open
+        order by l.priority
         limit 200
     loop
         exit when v_room <= 0;
@@ -2899,7 +2931,6 @@ begin
         -- newest mark and the look an older set of leases, and jobs are handed out twice.
         perform from pipeline.lane l
         where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
-            and (v_lane.limited or not l.limited)
         for update skip locked;
         continue when not found;
         select s.* into v_state
@@ -2963,9 +2994,7 @@ begin
             -- never beyond what this look covered: another sweep may have moved the line since
             case when v_all and v_state.settling_xid < v_oldest and v_state.settling <= v_lane.mark
                 then greatest(v_state.settled, v_state.settling) else v_state.settled end,
-            -- The mark that was seen before this transaction had an id, not the newest: whoever drew a position below it had
-            -- an id before us. With several lanes ours is the older the later the lane.
-            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_lane.mark end,
+            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_state.mark end,
             case when v_state.settling_xid >= v_oldest or not v_all
                 then v_state.settling_xid else pg_current_xact_id() end;
     end loop;
@@ -3056,78 +3085,60 @@ $$;
 CREATE FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) RETURNS TABLE(priority smallint, key text, quota bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen
-    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d+):(\d+):(.*)$');
-    v_after constant text := coalesce(left(v_goes_on[3], v_goes_on[2]::int), p_after);
-    v_priority smallint := v_goes_on[1]::smallint;
-    v_key text := coalesce(substr(v_goes_on[3], v_goes_on[2]::int + 1), p_after);
-    v_round int := case when v_goes_on is null or v_key > v_after then 1 else 2 end;
+    v_priority smallint;
     v_priorities smallint[] := '{}';
     v_keys text[] := '{}';
+    v_key text;
+    v_round int;
     v_seen int := 0;
-    v_spent double precision;
-    v_ask_ms bigint;
 begin
-    if v_priority is null then
-        v_priority := (
-            select j.priority from pipeline.job j where j.queue = p_queue and j.pos is not null order by j.priority limit 1
-        );
-    end if;
+    v_priority := (
+        select j.priority from pipeline.job j where j.queue = p_queue and j.pos is not null order by j.priority limit 1
+    );
     while v_priority is not null and v_seen < 500 and cardinality(v_keys) < p_room loop
-        loop -- first the keys beyond v_after, then those from the beginning up to it
-            v_key := (
-                select j.key from pipeline.job j
-                where j.queue = p_queue and j.priority = v_priority and j.pos is not null and j.key > v_key
-                order by j.key limit 1
-            );
-            if v_round = 1 and v_key is null then
-                v_round := 2;
+        v_key := p_after;
+        v_round := 1; -- first the keys beyond p_after, then those from the beginning up to it
+        loop
+            if v_round = 2 and v_key is null then
                 v_key := (
                     select j.key from pipeline.job j
                     where j.queue = p_queue and j.priority = v_priority and j.pos is not null
                     order by j.key limit 1
                 );
+            else
+                v_key := (
+                    select j.key from pipeline.job j
+                    where j.queue = p_queue and j.priority = v_priority and j.pos is not null and j.key > v_key
+                    order by j.key limit 1
+                );
             end if;
-            exit when v_key is null or (v_round = 2 and v_key > v_after);
+            if v_round = 1 and v_key is null then
+                v_round := 2;
+                continue;
+            end if;
+            exit when v_key is null or (v_round = 2 and v_key > p_after);
             v_seen := v_seen + 1;
             if pipeline.claimable(p_queue, v_priority, v_key) then
-                v_spent := case when v_key <> '' then (
-                    select r.rate_seconds from pipeline.key_rule r
-                    where r.name = split_part(v_key, ':', 1)
-                        and pipeline.allowance('key:' || v_key, r.rate, r.rate_seconds) < 1
-                ) end;
-                if v_spent is null then
-                    v_priorities := v_priorities || v_priority;
-                    v_keys := v_keys || v_key;
-                else
-                    v_ask_ms := least(v_ask_ms, greatest(10, least(1000, (v_spent * 1000 / 64)::bigint)));
-                end if;
+                v_priorities := v_priorities || v_priority;
+                v_keys := v_keys || v_key;
             end if;
             exit when v_seen >= 500 or cardinality(v_keys) >= p_room;
         end loop;
-        exit when v_seen >= 500 or cardinality(v_keys) >= p_room;
         v_priority := (
             select j.priority from pipeline.job j
             where j.queue = p_queue and j.pos is not null and j.priority > v_priority order by j.priority limit 1
         );
-        v_key := v_after;
-        v_round := 1;
     end loop;
     return query
     select t.priority, t.key, (p_room + cardinality(v_keys) - 1) / cardinality(v_keys)
     from unnest(v_priorities, v_keys) t (priority, key);
     if v_seen >= 500 and cardinality(v_keys) < p_room then
-        return query select
-            null::smallint, E'\x01' || v_priority || ':' || length(v_after) || ':' || v_after || v_key,
-            least(v_ask_ms, case when cardinality(v_keys) > 0 then 0 else 20 end);
-    elsif v_ask_ms is not null or v_goes_on is not null and cardinality(v_keys) = 0 then
-        -- once all the way round: the next look begins at the highest priority again
-        return query select null::smallint, v_after, least(v_ask_ms, 1000);
+        return query select null::smallint, v_key, null::bigint;
     end if;
 end
-$_$;
+$$;
 
 CREATE FUNCTION pipeline.unschedule(name text) RETURNS boolean
     LANGUAGE plpgsql
@@ -4578,6 +4589,8 @@ REVOKE ALL ON FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with tim
 
 REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_until text, on_clash text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.expire_jobs(p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
@@ -4630,7 +4643,7 @@ REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_key text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) FROM PUBLIC;
 
@@ -4655,6 +4668,8 @@ REVOKE ALL ON FUNCTION pipeline.retry_jobs(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.retry_workflow(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.ring(p_gate bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.ring_workers(p_queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position pg_snapshot, p_turn_bytes bigint, p_turn_after interval) FROM PUBLIC;
 

@@ -9,6 +9,7 @@ import asyncpg
 
 from pipeline.core.job import Job, Outcome
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.statements import statement
 from pipeline.registry import Registry
 
 
@@ -45,3 +46,14 @@ def leases(jobs: Iterable[Job]) -> list[int]:
 async def lose(sql: asyncpg.Connection, worker: int) -> None:
     """The worker was last seen long ago."""
     await sql.execute("update pipeline.worker set seen_at = seen_at - interval '1 hour' where id = $1", worker)
+
+
+@asynccontextmanager
+async def asleep(dsn: str, queue: str = "default") -> AsyncIterator[None]:
+    """As if a worker of the queue slept: whoever adds a job rings."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        assert await connection.fetchval(statement("jobs/fall_asleep"), queue) == "mine"
+        yield
+    finally:
+        await connection.close()

@@ -26,6 +26,7 @@ LONE_TASKS = {
     "pipeline/runtime.py": "the supervisor's own: it cancels and awaits them",
     "handlers/cache_loads.py": "a load outlives the request that began it, for the others who wait for its value",
     "pipeline/testing/inline.py": "the thread of a plain task waits for it",
+    "handlers/host.py": "the thread of a plain task waits for it",
     "pipeline/app/demo.py": "the start of the server runs in a thread, which a cancelled group could not end",
 }
 # Who may write to standard output directly: the command line's reference, which is redirected to a file.

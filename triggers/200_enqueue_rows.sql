@@ -3,7 +3,7 @@
 -- Runs inside the user's transaction, as the owner of the schema. Cost: one jsonb and one insert a row, one event and one
 -- savepoint a statement. It never breaks the write: a row whose jsonb is above 1 MB, or any error of its own, makes a
 -- WARNING and no job.
--- arguments: task, queue, share
+-- arguments: task, queue or '' for the task's own, share
 -- locks: none that anyone waits for
 
 -- A cast to json that to_jsonb would call for a row of the table, with the rights of the schema's owner, though another
@@ -37,10 +37,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_task text := tg_argv[0];
-    v_queue text := tg_argv[1];
+    v_queue text := nullif(tg_argv[1], '');
     v_share double precision := tg_argv[2]::double precision;
-    v_now timestamptz := pipeline.now();
-    v_made bigint;
+    v_rows jsonb[];
     v_skipped bigint;
 begin
     if pipeline.foreign_cast(tg_relid) is not null then
@@ -49,19 +48,16 @@ begin
     end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
-    ), made as (
-        insert into pipeline.job (task, args, queue, run_at, created_at)
-        select v_task, r.args, v_queue, v_now, v_now from rows r where pg_column_size(r.args) <= 1048576
-        returning 1
     )
-    select (select count(*) from made), (select count(*) from rows r where pg_column_size(r.args) > 1048576)
-    into v_made, v_skipped;
+    select array_agg(r.args) filter (where pg_column_size(r.args) <= 1048576),
+        count(*) filter (where pg_column_size(r.args) > 1048576)
+    into v_rows, v_skipped
+    from rows r;
     if v_skipped > 0 then
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;
-    if v_made > 0 then
-        perform pipeline.request_lane(v_queue, 0);
-        perform pipeline.wake_workers(v_queue);
+    if v_rows is not null then
+        perform pipeline.enqueue_many(v_task, v_rows, queue => v_queue);
     end if;
     return null;
 exception when others then

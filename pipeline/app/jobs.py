@@ -5,7 +5,7 @@ Owns: the way from a call to the store. Knows no SQL, and no worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,12 @@ class Jobs:
     ) -> list[int]:
         """Add a job for each of `args`, in one statement; their ids in that order. Options as of `enqueue`."""
         return await self.store.enqueue_many(task, args, **options)
+
+    async def copy(
+        self, task: str | Task | Callable[..., Any], args: Iterable[Mapping[str, Any]], **options: Any
+    ) -> int:
+        """Add a job for each of `args` by COPY, all or none; how many. See JobProducer.copy."""
+        return await self.store.copy(task, args, **options)
 
     def get(self, id_: int) -> JobHandle:
         """The job of that number, whoever added it."""

@@ -8,25 +8,20 @@ ends jobs goes through their lease, and a lease is deleted last, in the same tra
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from pipeline.core.args import to_json
 from pipeline.core.job import Job, JobHost, Outcome
 from pipeline.core.seal import Sealer
 from pipeline.core.status import QueueStatus
-from pipeline.db import foreign
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.heartbeat import Heartbeat
+from pipeline.db.job_producer import JobProducer
 from pipeline.db.statements import statement
-from pipeline.errors import TaskError, UsageError
-from pipeline.registry import Registry, Task
-from pipeline.sealing import keys_beside, needs_keys
+from pipeline.registry import Registry
 
 JOB_SETTINGS = {
     # Each statement here has one right plan; statistics of a table that was empty a minute ago mislead.
@@ -88,9 +83,8 @@ def job_database(dsn: str | None, *, max_size: int = 5) -> Database:
     return Database(dsn, purpose="jobs", max_size=max_size, settings=JOB_SETTINGS)
 
 
-class JobStore:
-    """The queue. database: open, made by `job_database`. registry: to check what is enqueued, where known.
-    sealer: with the keys for tasks whose arguments are encrypted.
+class JobStore(JobProducer):
+    """The queue. database: open, made by `job_database`. registry, sealer: as of JobProducer.
 
     Every method raises DatabaseUnavailable, QueryFailed and their kin, never an error of the driver.
     """
@@ -98,9 +92,7 @@ class JobStore:
     def __init__(
         self, database: Database, *, registry: Registry | None = None, sealer: Sealer | None = None
     ) -> None:
-        self._db = database
-        self._registry = registry
-        self.sealer = sealer or Sealer([], os.urandom)
+        super().__init__(database, registry=registry, sealer=sealer)
         self._host: JobHost | None = None
         self.when_ended: Callable[[], None] = lambda: None
         """Called when jobs of a workflow may have ended here."""
@@ -113,87 +105,6 @@ class JobStore:
     def host(self, host: JobHost) -> None:
         """Every job that is handed out from now on talks to this worker."""
         self._host = host
-
-    async def enqueue(
-        self,
-        task: str | Task | Callable[..., Any],
-        args: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        expires_at: datetime | None = None,
-        unique_key: str | None = None,
-        unique_for: float | None = None,
-        unique_until: str | None = None,
-        on_clash: str | None = None,
-        conn: object = None,
-    ) -> int:
-        """Add one job; returns its id. The lower `priority` number runs first. timeout: seconds for one run.
-
-        conn: a connection of the caller's, whose transaction the job belongs to; see pipeline.db.foreign.
-        What is not given comes from the task, where it is known. Options as of the SQL function `enqueue`.
-        Raises TaskError for arguments that the task does not take or that are not JSON, UsageError for a time
-        without a zone.
-        """
-        name, known = self._resolve(task)
-        encoded = _encode(name, known, args or {})
-        queue, max_attempts = _options(known, queue, max_attempts)
-        keys: dict[str, Any] = {
-            "key": key, "unique_key": unique_key, "unique_for": unique_for,
-            "unique_until": unique_until, "on_clash": on_clash,
-        }  # fmt: skip
-        if known is not None and known.encrypt:
-            keys = keys_beside(known, args or {}, encoded, self.sealer, keys)
-            encoded = self.sealer.seal(name, encoded)
-        values = (
-            name, encoded.decode(), queue, priority, _unix("run_at", run_at), max_attempts, timeout,
-            keys["key"], _unix("expires_at", expires_at), keys["unique_key"], keys["unique_for"],
-            keys["unique_until"], keys["on_clash"],
-        )  # fmt: skip
-        if conn is not None:
-            return int(await foreign.fetchval(conn, statement("jobs/enqueue"), values))
-        id_: int = await self._db.fetchval("jobs/enqueue", *values)
-        return id_
-
-    async def enqueue_many(
-        self,
-        task: str | Task | Callable[..., Any],
-        args: Sequence[Mapping[str, Any]],
-        *,
-        queue: str | None = None,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        timeout: float | None = None,
-        expires_at: datetime | None = None,
-    ) -> list[int]:
-        """Add a job for each of `args` in one statement; returns their ids in order. Raises as `enqueue`."""
-        name, known = self._resolve(task)
-        if known is not None and needs_keys(known):
-            async with self._db.transaction() as connection:
-                return [
-                    await self.enqueue(
-                        known, one, queue=queue, run_at=run_at, priority=priority, max_attempts=max_attempts,
-                        timeout=timeout, expires_at=expires_at, conn=connection,
-                    )
-                    for one in args
-                ]  # fmt: skip
-        texts = [_encode(name, known, one) for one in args]
-        if known is not None and known.encrypt:
-            texts = [self.sealer.seal(name, text) for text in texts]
-        encoded = [text.decode() for text in texts]
-        queue, max_attempts = _options(known, queue, max_attempts)
-        if not encoded:
-            return []
-        ids: list[int] = await self._db.fetchval(
-            "jobs/enqueue_many", name, encoded, queue, priority, _unix("run_at", run_at), max_attempts, timeout,
-            _unix("expires_at", expires_at),
-        )  # fmt: skip
-        return ids
 
     async def register(self, name: str, queues: Sequence[str]) -> int:
         """A new worker; returns its number."""
@@ -332,17 +243,6 @@ class JobStore:
         """Make the partitions of the days ahead, drop those that are past their time."""
         await self._db.execute("jobs/maintain_archive")
 
-    def _resolve(self, task: str | Task | Callable[..., Any]) -> tuple[str, Task | None]:
-        if self._registry is not None:
-            known = self._registry.find(task)
-        else:
-            known = task if isinstance(task, Task) else None
-        if known is not None:
-            return known.name, known
-        if isinstance(task, str) and task:
-            return task, None
-        raise TaskError("a job needs a task", hint="Give the task's name, or the function itself.")
-
 
 async def finish(connection: Connection, worker: int, ended: Sequence[Outcome], freed: Sequence[int]) -> Record:
     now = time.monotonic()
@@ -360,32 +260,6 @@ async def finish(connection: Connection, worker: int, ended: Sequence[Outcome], 
             list(freed),
         )
     return row
-
-
-def _options(known: Task | None, queue: str | None, max_attempts: int | None) -> tuple[str | None, int | None]:
-    if known is None:
-        return queue, max_attempts
-    return queue or known.queue, known.max_attempts if max_attempts is None else max_attempts
-
-
-def _unix(name: str, at: datetime | None) -> float | None:
-    if at is None:
-        return None
-    if at.tzinfo is None:
-        raise UsageError(f"{name} has no time zone", hint="Use datetime.now(UTC) + timedelta(...).")
-    return at.timestamp()
-
-
-def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> bytes:
-    if known is not None:
-        known.check(args)
-    try:
-        return to_json(dict(args))
-    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
-        raise TaskError(
-            f"the arguments for task {name} are not JSON: {error}",
-            hint="Pass ids and plain values; let the task read the rest.",
-        ) from None
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

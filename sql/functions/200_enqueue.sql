@@ -4,7 +4,7 @@
 -- have declared of the task, else: queue "default", priority 0, five attempts. priority: -32768 to 32767, the lower number
 -- runs first. run_at: not before this time. max_attempts: how often it may run until it has failed. timeout: how long one
 -- run may take. key: whose job it is; jobs of one key share its limits, and keys take turns. expires_at: a job that has not
--- begun by then never will. unique_key: as long as another job of that key lives (unique_until "end"), or has not begun
+-- begun by then never will. unique_key, * for all of the args: as long as another job of that key lives (unique_until "end"), or has not begun
 -- ("start"), and for unique_for after it was added, this one is not added as well; on_clash says what happens in its place:
 -- "skip" (the id of the other is returned), and for a job that still waits for its time "replace" (its args and time),
 -- "reschedule" (its time) or "merge" (args are joined: lists are appended, the rest replaced).
@@ -29,8 +29,60 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    v_known pipeline.task;
+    v_queue text;
+    v_priority int;
+    v_max_attempts int;
+    v_timeout interval;
+    v_now timestamptz;
+    v_simple bool;
+    v_quiet bool;
     v_id bigint;
+begin
+    -- Nearly every job takes this way: one look and one insert. Each further statement or expression is prepared anew in
+    -- every transaction, for 10,000 to 20,000 instructions, where a whole bare insert costs 120,000.
+    select
+        coalesce(queue, t.queue, 'default'), coalesce(priority, t.priority, 0), coalesce(max_attempts, t.max_attempts, 5),
+        coalesce(timeout, t.timeout), n.now,
+        run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
+        and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
+        and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500,
+        exists (
+            select from pipeline.lane l
+            where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)
+                and l.key = coalesce(key, '')
+        )
+        and pg_try_advisory_xact_lock_shared(1885697640, hashtext(coalesce(queue, t.queue, 'default')))
+    into v_queue, v_priority, v_max_attempts, v_timeout, v_now, v_simple, v_quiet
+    from (select coalesce(nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, statement_timestamp()) as now) n
+    left join pipeline.task t on t.name = task;
+    if v_simple is not true then
+        return pipeline.enqueue_with(
+            task, args, queue, priority, run_at, max_attempts, timeout, key, expires_at, unique_key, unique_for,
+            unique_until, on_clash
+        );
+    end if;
+    insert into pipeline.job (task, args, queue, priority, max_attempts, timeout, key, run_at, created_at)
+    values (task, args, v_queue, v_priority, v_max_attempts, v_timeout, coalesce(key, ''), v_now, v_now)
+    returning id into v_id;
+    if not v_quiet then
+        perform pipeline.request_lane(v_queue, v_priority, coalesce(key, '')), pipeline.wake_workers(v_queue);
+    end if;
+    return v_id;
+end
+$$;
+
+-- enqueue_with: what enqueue does when there is more to it: a time, a key of the task's making, uniqueness, a mistake
+create or replace function pipeline.enqueue_with(
+    task text, args jsonb, queue text, priority int, run_at timestamptz, max_attempts int, timeout interval, key text,
+    expires_at timestamptz, unique_key text, unique_for interval, unique_until text, on_clash text
+) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    v_known pipeline.task;
 begin
     select * into v_known from pipeline.task t where t.name = task;
     if v_known.name is not null then
@@ -41,19 +93,17 @@ begin
         key := coalesce(key, pipeline.render_key(v_known.key, args));
         expires_at := coalesce(expires_at, greatest(run_at, pipeline.now()) + v_known.expires);
         if v_known.unique_by is not null and unique_key is null then
-            unique_key := task || ':' || case when v_known.unique_by = '*' then md5(args::text)
-                else pipeline.render_key(v_known.unique_by, args) end;
+            unique_key := case
+                when v_known.unique_by = '*' then '*' else task || ':' || pipeline.render_key(v_known.unique_by, args)
+            end;
             unique_for := coalesce(unique_for, v_known.unique_for);
             unique_until := coalesce(unique_until, v_known.unique_until);
             on_clash := coalesce(on_clash, v_known.on_clash);
         end if;
     end if;
-    if not coalesce(
-        task <> '' and jsonb_typeof(args) = 'object' and coalesce(queue, 'default') <> ''
-        and coalesce(priority, 0) between -32768 and 32767 and coalesce(max_attempts, 1) >= 1
-        and length(coalesce(key, '')) <= 200, false
-    ) then
-        perform pipeline.refuse_job(task, args, queue, priority, max_attempts, key);
+    perform pipeline.refuse_job(task, args, queue, priority, max_attempts, timeout, key);
+    if unique_key = '*' then
+        unique_key := task || ':' || md5(args::text);
     end if;
     if unique_key is not null then
         return pipeline.enqueue_unique(
@@ -67,8 +117,9 @@ begin
     );
 end
 $$;
+revoke execute on function pipeline.enqueue_with from public;
 
--- add_job: what enqueue does once everything is known
+-- add_job: adds a job of which everything is known
 create or replace function pipeline.add_job(
     p_task text, p_args jsonb, p_queue text, p_priority int, p_run_at timestamptz, p_max_attempts int, p_timeout interval,
     p_key text, p_expires_at timestamptz
@@ -78,51 +129,39 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := pipeline.now();
-    v_told text := pg_current_xact_id()::text || ':' || p_queue;
+    v_later bool := coalesce(p_run_at > v_now, false);
     v_id bigint;
 begin
-    if p_run_at > v_now then
-        insert into pipeline.job (
-            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
-        )
-        values (p_task, p_args, p_queue, p_priority, null, p_run_at, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
-        returning id into v_id;
-        perform pipeline.request_lane(p_queue, p_priority, p_key);
-        return v_id;
-    end if;
-    with made as (
-        insert into pipeline.job (task, args, queue, priority, run_at, created_at, max_attempts, timeout, key, expires_at)
-        values (p_task, p_args, p_queue, p_priority, v_now, v_now, p_max_attempts, p_timeout, p_key, p_expires_at)
-        returning id
-    ), asked as (
-        insert into pipeline.lane_request (queue, priority, key)
-        select p_queue, p_priority, p_key
-        where not exists (
-            select from pipeline.lane l where l.queue = p_queue and l.priority = p_priority::smallint and l.key = p_key
-        )
+    perform pg_current_xact_id(); -- before a position is drawn
+    insert into pipeline.job (task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at)
+    values (
+        p_task, p_args, p_queue, p_priority, case when not v_later then nextval('pipeline.job_pos') end,
+        greatest(p_run_at, v_now), v_now, p_max_attempts, p_timeout, p_key, p_expires_at
     )
-    select id into v_id from made;
-    if current_setting('pipeline.told_workers', true) is distinct from v_told then
-        perform pipeline.emit('pipeline.jobs', p_queue), set_config('pipeline.told_workers', v_told, true);
+    returning id into v_id;
+    perform pipeline.request_lane(p_queue, p_priority, p_key);
+    if not v_later then
+        perform pipeline.ring_workers(p_queue);
     end if;
     return v_id;
 end
 $$;
 revoke execute on function pipeline.add_job from public;
 
--- refuse_job: says what is wrong with a job
+-- refuse_job: raises what is wrong with a job, if anything is
 create or replace function pipeline.refuse_job(
-    p_task text, p_args jsonb, p_queue text, p_priority int, p_max_attempts int, p_key text
+    p_task text, p_args jsonb, p_queue text, p_priority int, p_max_attempts int, p_timeout interval, p_key text
 ) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if coalesce(p_task, '') = '' then
-        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value';
-    elsif p_queue = '' then
+    if coalesce(p_task, '') = '' or length(p_task) > 500 then
+        raise exception 'a job needs the name of its task' using errcode = 'invalid_parameter_value',
+            hint = 'A name has 1 to 500 characters.';
+    elsif p_queue = '' or length(p_queue) > 200 then
         raise exception 'a job needs a queue' using errcode = 'invalid_parameter_value',
-            hint = 'Leave queue out to use the task''s own.';
+            hint = 'Leave queue out to use the task''s own; a name has 1 to 200 characters.';
     elsif jsonb_typeof(p_args) is distinct from 'object' then
         raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
             hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
@@ -131,6 +170,8 @@ begin
             hint = 'Use -32768 to 32767; the lower number runs first.';
     elsif p_max_attempts < 1 then
         raise exception 'max_attempts must be at least 1' using errcode = 'invalid_parameter_value';
+    elsif p_timeout <= '0' then
+        raise exception 'timeout must be above 0' using errcode = 'invalid_parameter_value';
     elsif length(p_key) > 200 then
         raise exception 'the key of a job may have 200 characters, not %', length(p_key)
             using errcode = 'invalid_parameter_value';
@@ -148,6 +189,23 @@ as $$
     from regexp_split_to_table(p_template, '[{}]') with ordinality as p (part, i)
 $$;
 revoke execute on function pipeline.render_key from public;
+
+-- ring_workers: wakes the workers of a queue unless none of them sleeps
+--
+-- A worker that finds nothing to do takes its queue's advisory lock, looks once more, and sleeps. Whoever adds a job takes
+-- that lock shared, for the transaction, if it can: then no worker sleeps, and none falls asleep before the job is there to
+-- be found. Nobody ever waits for the lock. While workers are busy nothing is told, and a job costs its insert alone.
+create or replace function pipeline.ring_workers(p_queue text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not pg_try_advisory_xact_lock_shared(1885697640, hashtext(p_queue)) then
+        perform pipeline.wake_workers(p_queue);
+    end if;
+end
+$$;
+revoke execute on function pipeline.ring_workers(text) from public;
 
 -- wake_workers: tells the workers of a queue to look, once for many calls in a row of the same transaction
 --

@@ -1,6 +1,6 @@
 -- enqueue_many: adds a job for each of args, all of one task, and wakes the workers once; returns the ids in that order
 --
--- Options as of enqueue; a task that is unique is added one by one.
+-- keys: the key of each; what is null comes from the task. Options as of enqueue; a task that is unique is added one by one.
 -- locks: as enqueue
 create or replace function pipeline.enqueue_many(
     task text,
@@ -10,7 +10,8 @@ create or replace function pipeline.enqueue_many(
     run_at timestamptz default null,
     max_attempts int default null,
     timeout interval default null,
-    expires_at timestamptz default null
+    expires_at timestamptz default null,
+    keys text[] default null
 ) returns bigint[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -26,8 +27,8 @@ begin
     select * into v_known from pipeline.task t where t.name = task;
     if v_known.unique_by is not null then
         return array(
-            select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, null, expires_at)
-            from unnest(args) with ordinality a (args, i) order by a.i
+            select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, a.key, expires_at)
+            from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
     end if;
     queue := coalesce(queue, v_known.queue, 'default');
@@ -36,15 +37,16 @@ begin
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
     select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1, true) then
-        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, '');
+    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
     end if;
 
     perform pg_current_xact_id(); -- before a position is drawn
     with given as materialized (
         select a.args, a.i,
-            case when v_known.key is null then '' else pipeline.render_key(v_known.key, a.args) end as key
-        from unnest(args) with ordinality a (args, i)
+            coalesce(a.key, case when v_known.key is not null then pipeline.render_key(v_known.key, a.args) end, '') as key
+        from unnest(args, keys) with ordinality a (args, key, i)
+        where a.i <= cardinality(enqueue_many.args)
     ), made as (
         insert into pipeline.job (
             task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
@@ -63,7 +65,7 @@ begin
     )
     select array_agg(m.id order by m.id) into v_ids from made m;
     if v_ids is not null and (run_at <= v_now) is not false then
-        perform pipeline.wake_workers(queue);
+        perform pipeline.ring_workers(queue);
     end if;
     return coalesce(v_ids, '{}');
 end

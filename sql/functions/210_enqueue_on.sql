@@ -1,6 +1,6 @@
 -- enqueue_on: from now on each row that `op` touches in a table becomes a job; returns the name of the trigger
 --
--- op: insert, update or delete. The job's args are the row: the new one, or for delete the old one. share: which part of
+-- op: insert, update or delete. queue: null is the task's own. The job's args are the row: the new one, or for delete the old one. share: which part of
 -- the rows, chosen at random, above 0 and at most 1. Calling it again with the same op and task replaces the trigger; drop
 -- the trigger to end it. The caller needs the TRIGGER privilege on the table. Statements that name a partition instead
 -- of its parent are not seen.
@@ -9,7 +9,7 @@ create or replace function pipeline.enqueue_on(
     tbl regclass,
     op text,
     task text,
-    queue text default 'default',
+    queue text default null,
     share double precision default 1.0
 ) returns text
 language plpgsql volatile
@@ -26,8 +26,8 @@ begin
             using errcode = 'invalid_parameter_value';
     elsif coalesce(share > 0 and share <= 1, false) is not true then
         raise exception 'share must be above 0 and at most 1, not %', share using errcode = 'invalid_parameter_value';
-    elsif coalesce(task, '') = '' or coalesce(queue, '') = '' then
-        raise exception 'a job needs a task and a queue' using errcode = 'invalid_parameter_value';
+    elsif coalesce(task, '') = '' or queue = '' then
+        raise exception 'a job needs a task, and its queue a name' using errcode = 'invalid_parameter_value';
     elsif coalesce(v_kind not in ('r', 'p'), true) then
         raise exception '% is not a table', tbl using errcode = 'wrong_object_type';
     end if;
@@ -54,7 +54,7 @@ begin
     execute format(
         'create or replace trigger %I after %s on %s referencing %s table as changed '
         'for each statement execute function pipeline.enqueue_rows(%L, %L, %L)',
-        v_name, op, tbl, case op when 'delete' then 'old' else 'new' end, task, queue, share
+        v_name, op, tbl, case op when 'delete' then 'old' else 'new' end, task, coalesce(queue, ''), share
     );
     return v_name;
 end

@@ -141,7 +141,7 @@ begin
         end if;
         perform pipeline.refuse_job(
             v_job.one ->> 'task', coalesce(v_job.one -> 'args', '{}'), v_job.one ->> 'queue',
-            (v_job.one ->> 'priority')::int, (v_job.one ->> 'max_attempts')::int, v_job.one ->> 'key'
+            (v_job.one ->> 'priority')::int, (v_job.one ->> 'max_attempts')::int, null, v_job.one ->> 'key'
         );
         raise exception 'job number % of workflow % has a name, timeout, after or on_failure that cannot be meant', v_job.i, p_name
             using errcode = 'invalid_parameter_value',

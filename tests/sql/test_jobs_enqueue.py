@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from pipeline.db.jobs import JobStore
 from pipeline.errors import TaskError, UsageError
 from pipeline.registry import Registry, filling, task
-from tests.jobs_kit import claim, job_store
+from tests.jobs_kit import asleep, claim, job_store
 
 
 @pytest.fixture
@@ -93,8 +93,24 @@ async def test_a_wake_that_a_savepoint_took_back_is_given_again(sql: asyncpg.Con
     assert await bells(sql) == ["default"]
 
 
-async def test_many_jobs_in_one_statement_wake_the_workers_once(sql: asyncpg.Connection, store: JobStore) -> None:
-    made = await store.enqueue_many("t", [{"n": n} for n in range(100)])
+async def test_nobody_is_woken_while_no_worker_sleeps(dsn: str, sql: asyncpg.Connection, store: JobStore) -> None:
+    await store.enqueue("t")
+    await store.adopt()
+    told = await bells(sql)
+    await store.enqueue("t")
+    await store.enqueue_many("t", [{}, {}])
+    await store.enqueue("t", run_at=datetime.now(UTC) + timedelta(hours=1))
+    assert await bells(sql) == told
+    async with asleep(dsn):
+        await store.enqueue("t")
+    assert await bells(sql) == [*told, "default"]
+
+
+async def test_many_jobs_in_one_statement_wake_the_workers_once(
+    dsn: str, sql: asyncpg.Connection, store: JobStore
+) -> None:
+    async with asleep(dsn):
+        made = await store.enqueue_many("t", [{"n": n} for n in range(100)])
     assert await bells(sql) == ["default"]
     worker = await store.register("w", ["default"])
     jobs = await claim(store, worker)
@@ -160,10 +176,11 @@ async def orders(sql: asyncpg.Connection) -> str:
 
 
 async def test_each_row_of_a_statement_becomes_a_job(
-    sql: asyncpg.Connection, store: JobStore, orders: str
+    dsn: str, sql: asyncpg.Connection, store: JobStore, orders: str
 ) -> None:
     await sql.execute("select pipeline.enqueue_on('orders', 'insert', 'seen')")
-    await sql.execute("insert into orders select n, 'x' from generate_series(1, 3) n")
+    async with asleep(dsn):
+        await sql.execute("insert into orders select n, 'x' from generate_series(1, 3) n")
     worker = await store.register("w", ["default"])
     jobs = await claim(store, worker)
     assert [(job.task, job.args) for job in jobs] == [("seen", {"id": n, "note": "x"}) for n in (1, 2, 3)]
