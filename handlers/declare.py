@@ -41,4 +41,5 @@ def _row(task: Task) -> dict[str, Any]:
         "unique_until": None if unique is None else unique.until,
         "on_clash": None if unique is None else unique.on_clash,
         "sealed": task.encrypt,
+        "redact": list(task.redact),
     }

@@ -4170,6 +4170,7 @@ CREATE TABLE pipeline.task (
     on_clash text,
     sealed boolean DEFAULT false NOT NULL,
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    redact text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT task_name_check CHECK (((name <> ''::text) AND (length(name) <= 500)))
 );
 
@@ -4178,6 +4179,8 @@ COMMENT ON TABLE pipeline.task IS 'What programs declare of their tasks; workers
 COMMENT ON COLUMN pipeline.task.key IS 'Template of the key: {name} stands for that argument.';
 
 COMMENT ON COLUMN pipeline.task.unique_by IS 'Template of what makes a job unique, or * for all of its arguments.';
+
+COMMENT ON COLUMN pipeline.task.redact IS 'Paths to arguments that are never shown: password, card.number, or * for all.';
 
 CREATE SEQUENCE pipeline.term
     START WITH 1

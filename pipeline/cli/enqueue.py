@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import click
 import msgspec
 
 from pipeline.cli.flags import Verb
 from pipeline.cli.session import Session, pass_session
+from pipeline.cli.words import moment_option, span_option
 from pipeline.db import admin
-
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-
-
-def _seconds(_context: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """`90`, `90s`, `5m`, `1h30m`, `2d` as seconds."""
-    if value is None:
-        return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise click.BadParameter(f"{value} is not a time; write 90s, 5m, 1h30m or 2d")
-    return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
 @click.command(cls=Verb, short_help="Add a job.")
 @click.argument("task")
 @click.argument("args", metavar="[JSON]", default="{}")
-@click.option("--queue", metavar="NAME", default="default", help="Queue; default: default.")
-@click.option("--in", "delay", callback=_seconds, metavar="TIME", help="Not before: 90s, 5m, 1h30m, 2d.")
-@click.option("--priority", type=int, default=0, metavar="N", help="The lower number runs first; default: 0.")
+@click.option("--queue", metavar="NAME", help="Queue.")
+@click.option("--in", "delay", callback=span_option, metavar="TIME", help="Not before: 90s, 5m, 1h30m, 2d.")
+@click.option(
+    "--at",
+    "run_at",
+    callback=moment_option,
+    metavar="TIME",
+    help="Not before: 2026-11-01T03:00; UTC if it names no zone.",
+)
+@click.option("--priority", type=int, metavar="N", help="The lower number runs first.")
+@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="How often it may run.")
+@click.option("--timeout", callback=span_option, metavar="TIME", help="How long one run may take.")
+@click.option("--key", metavar="KEY", help="Whose job it is, for limits and turns.")
+@click.option(
+    "--expires", callback=span_option, metavar="TIME", help="Forget it unless it begins within this time."
+)
+@click.option("--unique-key", metavar="KEY", help="Only one job of this key at a time.")
+@click.option("--unique-for", callback=span_option, metavar="TIME", help="And for so long after it was added.")
+@click.option("--unique-until", type=click.Choice(["start", "end"]), help="Until it begins, or has ended.")
+@click.option(
+    "--on-clash",
+    type=click.Choice(["skip", "replace", "reschedule", "merge"]),
+    help="What becomes of a second one.",
+)
 @pass_session
-def enqueue(session: Session, task: str, args: str, *, queue: str, delay: float | None, priority: int) -> None:
-    """Add a job for TASK; JSON holds its named arguments. Prints the job's id.
+def enqueue(session: Session, /, task: str, args: str, **options: Any) -> None:
+    """Add a job for TASK; JSON holds its named arguments. Prints the job's id. What is not given comes from the
+    task, once a worker has run it.
 
     Example: pgreflex enqueue shop.send_receipt '{"order_id": 42}' --in 5m
-    """
+    """  # fmt: skip
     _check_object(args)
+    if options["delay"] is not None and options["run_at"] is not None:
+        raise click.UsageError("--in and --at both say when", ctx=click.get_current_context())
 
     async def work() -> int:
         async with session.database() as db:
-            return await admin.enqueue(db, task, args, queue=queue, priority=priority, delay_seconds=delay)
+            return await admin.enqueue(db, task, args, **options)
 
     job = session.wait(work())
     if session.json:

@@ -20,31 +20,22 @@ from pipeline.cli.emit import emit
 from pipeline.cli.enqueue import enqueue
 from pipeline.cli.faults import INTERRUPTED, of_click, of_defect, rendered
 from pipeline.cli.flags import CONTEXT, global_flags
+from pipeline.cli.jobs import jobs
 from pipeline.cli.migrate import migrate
+from pipeline.cli.queues import queues
 from pipeline.cli.run import run
 from pipeline.cli.schedules import schedules
 from pipeline.cli.session import Programs, Session
 from pipeline.cli.version import version
 from pipeline.cli.watch import unwatch, watch, watched
+from pipeline.cli.workers import workers
 from pipeline.cli.workflows import workflows
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 
 VERBS = (
-    run,
-    demo,
-    migrate,
-    watch,
-    unwatch,
-    watched,
-    emit,
-    enqueue,
-    schedules,
-    workflows,
-    check,
-    status,
-    health,
-    version,
-)
+    run, demo, migrate, watch, unwatch, watched, emit, enqueue, jobs, queues, workers, workflows, schedules,
+    check, status, health, version,
+)  # fmt: skip
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 
 Example: pgreflex demo

@@ -6,7 +6,6 @@ Owns: how schedules are shown. Knows nothing of how a run is made.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import click
@@ -14,6 +13,7 @@ import msgspec
 
 from pipeline.cli.flags import Verbs
 from pipeline.cli.session import Session, pass_session
+from pipeline.cli.words import moment, moment_option
 from pipeline.db.schedules import Run, ScheduleRow, ScheduleStore
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def show(session: Session, name: str, *, limit: int) -> None:
         session.print("")
         session.print_table(
             ["scheduled for", "job added", "job", "state"],
-            [[_time(run.at), _time(run.made_at), str(run.job or "-"), run.state] for run in runs],
+            [[moment(run.at), moment(run.made_at), str(run.job or "-"), run.state] for run in runs],
         )
 
 
@@ -118,23 +118,19 @@ def run_now(session: Session, name: str) -> None:
         session.print(str(job))
 
 
-def _moment(_context: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """A date or a time in ISO 8601 as Unix seconds; UTC where it names no zone."""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value} is not a time; write 2026-11-01 or 2026-11-01T03:00+01:00") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 @schedules.command(short_help="Make the runs that a past span lacks.")
 @click.argument("name")
 @click.option(
-    "--from", "start", required=True, callback=_moment, metavar="TIME", help="First time; UTC if it names no zone."
+    "--from",
+    "start",
+    required=True,
+    callback=moment_option,
+    metavar="TIME",
+    help="First time; UTC if it names no zone.",
 )
-@click.option("--until", callback=_moment, metavar="TIME", help="Up to, but without this time; default: now.")
+@click.option(
+    "--until", callback=moment_option, metavar="TIME", help="Up to, but without this time; default: now."
+)
 @pass_session
 def backfill(session: Session, name: str, *, start: float, until: float | None) -> None:
     """Add the jobs of the schedule NAME for the scheduled times of a past span that have had none. Doing it
@@ -175,11 +171,11 @@ def _state(one: ScheduleRow) -> str:
 
 
 def _row(one: ScheduleRow) -> list[str]:
-    return [one.name, one.cron, one.timezone, _time(one.next_at), _state(one)]
+    return [one.name, one.cron, one.timezone, moment(one.next_at), _state(one)]
 
 
 def _facts(one: ScheduleRow) -> list[tuple[str, str]]:
-    args = msgspec.json.encode(one.args).decode()
+    args = one.args if isinstance(one.args, str) else msgspec.json.encode(one.args).decode()
     policy = f"all, at most {one.max_missed}" if one.missed == "all" else one.missed
     return [
         ("name", one.name),
@@ -191,10 +187,6 @@ def _facts(one: ScheduleRow) -> list[tuple[str, str]]:
         ("missed", policy),
         ("skipped", f"{one.skipped} scheduled times got no run"),
         ("made by", one.source),
-        ("last run", _time(one.last_at)),
-        ("next run", _time(one.next_at)),
+        ("last run", moment(one.last_at)),
+        ("next run", moment(one.next_at)),
     ]
-
-
-def _time(moment: float | None) -> str:
-    return "-" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -106,9 +106,9 @@ class Session:
             return runner.run(work)
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[Database]:
-        """The configured database, for one verb."""
-        async with Database(self.load().config.dsn, purpose="cli", max_size=1) as database:
+    async def database(self, settings: dict[str, str] | None = None) -> AsyncIterator[Database]:
+        """The configured database, for one verb. settings: server settings for its session."""
+        async with Database(self.load().config.dsn, purpose="cli", max_size=1, settings=settings) as database:
             yield database
 
     def _console(self, stream: Any) -> Console:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline.db.connection import Database
+from pipeline.db.queue_admin import meant
 from pipeline.errors import NotWatchable, QueryFailed
 
 NOT_WATCHABLE = {"42P01", "42703", "42809", "0A000"}  # no table, no column, not a table, no such feature
@@ -83,7 +84,31 @@ async def emit(db: Database, channel: str, payload: str | None = None) -> None:
 
 
 async def enqueue(
-    db: Database, task: str, args: str, *, queue: str, priority: int = 0, delay_seconds: float | None = None
+    db: Database,
+    task: str,
+    args: str,
+    *,
+    queue: str | None = None,
+    priority: int | None = None,
+    delay: float | None = None,
+    run_at: float | None = None,
+    max_attempts: int | None = None,
+    timeout: float | None = None,
+    key: str | None = None,
+    expires: float | None = None,
+    unique_key: str | None = None,
+    unique_for: float | None = None,
+    unique_until: str | None = None,
+    on_clash: str | None = None,
 ) -> int:
-    """Add a job; returns its id. args: a JSON object. Raises QueryFailed, PermissionMissing, NotInstalled."""
-    return int(await db.fetchval("admin/enqueue", task, args, queue, priority, delay_seconds))
+    """Add a job; returns its id. args: a JSON object. run_at: Unix seconds; all other times are seconds.
+
+    expires: from when it may run. What is not given comes from the task. Raises UsageError, QueryFailed,
+    PermissionMissing, NotInstalled.
+    """
+    with meant():
+        job: int = await db.fetchval(
+            "admin/enqueue", task, args, queue, priority, delay, run_at, max_attempts, timeout, key, expires,
+            unique_key, unique_for, unique_until, on_clash,
+        )  # fmt: skip
+    return job

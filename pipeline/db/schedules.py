@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pipeline.core.cron import parse
+from pipeline.core.redact import shown
 from pipeline.core.schedule import Missed, decide
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
@@ -30,13 +31,14 @@ MOST_FILLED = 10_000
 class ScheduleRow(msgspec.Struct, frozen=True):
     """A schedule as it stands. Times are Unix seconds by the server's clock.
 
-    next_at: its next run; None while it is paused, stale or cannot run. skipped: how many scheduled times got no
-    run. stale: it came from code, and no daemon has had it in its code for a day; it does not run.
+    args: redacted, or a word in their place. next_at: its next run; None while it is paused, stale or cannot run.
+    skipped: how many scheduled times got no run. stale: it came from code, and no daemon has had it in its code
+    for a day; it does not run.
     """
 
     name: str
     task: str
-    args: dict[str, Any]
+    args: dict[str, Any] | str
     queue: str | None
     priority: int | None
     cron: str
@@ -220,7 +222,7 @@ def _schedule(row: Record) -> ScheduleRow:
     return ScheduleRow(
         name=row["name"],
         task=row["task"],
-        args=msgspec.json.decode(row["args"]),
+        args=shown(msgspec.json.decode(row["args"]), tuple(row["redact"] or ())),
         queue=row["queue"],
         priority=row["priority"],
         cron=row["cron"],
