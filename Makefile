@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock bench-feed bench-jobs clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs bench-feed bench-jobs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,12 @@ lock: $(READY_DEV)  ## Pin the newest dependencies that pyproject.toml allows
 	$(COMPILE) --extra embedded --group build pyproject.toml --output-file requirements.lock
 	$(COMPILE) --group dev --constraint requirements.lock --output-file tests/requirements.lock
 	$(COMPILE) --group oracle --constraint tests/requirements.lock --output-file tests/requirements-oracle.lock
+
+check-jobs-model: $(READY_DEV)  ## Compare the job queue with its model over 10,000 random runs
+	PGREFLEX_JOBS_RANDOM=1 PGREFLEX_JOBS_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/sql/test_jobs_machine.py
+
+check-jobs-bugs: $(READY_DEV)  ## Show that the tests of the job queue find each of many seeded mistakes
+	@$(BIN)/python -m tests.check_jobs_bugs $(ARGS)
 
 bench-feed: $(READY)  ## Measure the feed; BENCH=quick ends within a minute
 	@$(BIN)/python -m bench.feed

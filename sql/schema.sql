@@ -541,6 +541,7 @@ declare
     v_quota bigint;
     v_take bigint;
     v_taken bigint;
+    v_allowed bigint;
     v_ask_in double precision;
     v_seen text := p_after;
     v_keyed bool := exists (
@@ -553,16 +554,16 @@ begin
             v_room := least(v_room, v_queue.concurrency - pipeline.running(p_queue));
         end if;
         if v_queue.rate is not null then
-            v_room := least(v_room, case when v_queue.rate < 1000 * v_queue.rate_seconds then p_free end,
-                pipeline.allowance('queue:' || p_queue, v_queue.rate, v_queue.rate_seconds));
-            v_ask_in := greatest(0.01, least(1, v_queue.rate_seconds / 64));
+            v_allowed := pipeline.allowance('queue:' || p_queue, v_queue.rate, v_queue.rate_seconds);
+            v_room := least(v_room, v_allowed, case when v_queue.rate < 1000 * v_queue.rate_seconds then p_free end);
+            v_ask_in := case when v_allowed < 1 then greatest(0.01, least(1, v_queue.rate_seconds / 64)) end;
         end if;
     end if;
 
     for v_lane in
         select l.priority, l.key, p_limit as quota
         from pipeline.lane l
-        where not v_keyed and l.queue = p_queue
+        where not v_keyed and l.queue = p_queue and l.key = '' and not l.limited
             and exists (
                 select from pipeline.job j
                 where j.queue = l.queue and j.priority = l.priority and j.key = l.key
@@ -577,17 +578,18 @@ begin
         select t.priority, t.key, t.quota from pipeline.turns(p_queue, p_after, v_room) t where v_keyed and v_room > 0
         order by 1
     loop
-        v_seen := v_lane.key;
         exit when v_room <= 0;
-        if v_lane.quota is null then
-            v_ask_in := least(v_ask_in, 0.02); -- the look gave up before it had been all the way round
-            exit;
+        v_seen := coalesce(v_lane.key, v_seen);
+        if v_lane.priority is null then
+            v_ask_in := least(v_ask_in, v_lane.quota / 1000.0);
+            continue;
         end if;
         v_take := least(v_room, v_lane.quota);
 
         -- The lock in one statement, and all that depends on it in the next ones, under newer snapshots.
         perform from pipeline.lane l
         where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key
+            and (v_keyed or not l.limited) -- it may have been limited since
         for update skip locked;
         if not found then
             v_ask_in := least(v_ask_in, 0.002); -- another claim has it, for about as long
@@ -611,9 +613,11 @@ begin
                     ));
                 end if;
                 if v_rule.rate is not null then
-                    v_take := least(v_take, case when v_rule.rate < 1000 * v_rule.rate_seconds then p_free end,
-                        pipeline.allowance('key:' || v_lane.key, v_rule.rate, v_rule.rate_seconds));
-                    v_ask_in := least(v_ask_in, greatest(0.01, least(1, v_rule.rate_seconds / 64)));
+                    v_allowed := pipeline.allowance('key:' || v_lane.key, v_rule.rate, v_rule.rate_seconds);
+                    v_take := least(v_take, v_allowed, case when v_rule.rate < 1000 * v_rule.rate_seconds then p_free end);
+                    if v_allowed < 1 then
+                        v_ask_in := least(v_ask_in, greatest(0.01, least(1, v_rule.rate_seconds / 64)));
+                    end if;
                 end if;
                 continue when v_take <= 0;
             end if;
@@ -2903,7 +2907,7 @@ begin
             (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
             or s.searched_at <= v_now - make_interval(secs => p_search_every)
         )
-        order by l.priority
+        order by s.swept_at, l.priority -- or the first 200 would be swept for ever while a transaction stays open
         limit 200
     loop
         exit when v_room <= 0;
@@ -2931,6 +2935,7 @@ begin
         -- newest mark and the look an older set of leases, and jobs are handed out twice.
         perform from pipeline.lane l
         where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
+            and (v_lane.limited or not l.limited)
         for update skip locked;
         continue when not found;
         select s.* into v_state
@@ -2994,7 +2999,9 @@ begin
             -- never beyond what this look covered: another sweep may have moved the line since
             case when v_all and v_state.settling_xid < v_oldest and v_state.settling <= v_lane.mark
                 then greatest(v_state.settled, v_state.settling) else v_state.settled end,
-            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_state.mark end,
+            -- The mark that was seen before this transaction had an id, not the newest: whoever drew a position below it had
+            -- an id before us. With several lanes ours is the older the later the lane.
+            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_lane.mark end,
             case when v_state.settling_xid >= v_oldest or not v_all
                 then v_state.settling_xid else pg_current_xact_id() end;
     end loop;
@@ -3085,60 +3092,78 @@ $$;
 CREATE FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) RETURNS TABLE(priority smallint, key text, quota bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
-    v_priority smallint;
+    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen
+    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d+):(\d+):(.*)$');
+    v_after constant text := coalesce(left(v_goes_on[3], v_goes_on[2]::int), p_after);
+    v_priority smallint := v_goes_on[1]::smallint;
+    v_key text := coalesce(substr(v_goes_on[3], v_goes_on[2]::int + 1), p_after);
+    v_round int := case when v_goes_on is null or v_key > v_after then 1 else 2 end;
     v_priorities smallint[] := '{}';
     v_keys text[] := '{}';
-    v_key text;
-    v_round int;
     v_seen int := 0;
+    v_spent double precision;
+    v_ask_ms bigint;
 begin
-    v_priority := (
-        select j.priority from pipeline.job j where j.queue = p_queue and j.pos is not null order by j.priority limit 1
-    );
+    if v_priority is null then
+        v_priority := (
+            select j.priority from pipeline.job j where j.queue = p_queue and j.pos is not null order by j.priority limit 1
+        );
+    end if;
     while v_priority is not null and v_seen < 500 and cardinality(v_keys) < p_room loop
-        v_key := p_after;
-        v_round := 1; -- first the keys beyond p_after, then those from the beginning up to it
-        loop
-            if v_round = 2 and v_key is null then
+        loop -- first the keys beyond v_after, then those from the beginning up to it
+            v_key := (
+                select j.key from pipeline.job j
+                where j.queue = p_queue and j.priority = v_priority and j.pos is not null and j.key > v_key
+                order by j.key limit 1
+            );
+            if v_round = 1 and v_key is null then
+                v_round := 2;
                 v_key := (
                     select j.key from pipeline.job j
                     where j.queue = p_queue and j.priority = v_priority and j.pos is not null
                     order by j.key limit 1
                 );
-            else
-                v_key := (
-                    select j.key from pipeline.job j
-                    where j.queue = p_queue and j.priority = v_priority and j.pos is not null and j.key > v_key
-                    order by j.key limit 1
-                );
             end if;
-            if v_round = 1 and v_key is null then
-                v_round := 2;
-                continue;
-            end if;
-            exit when v_key is null or (v_round = 2 and v_key > p_after);
+            exit when v_key is null or (v_round = 2 and v_key > v_after);
             v_seen := v_seen + 1;
             if pipeline.claimable(p_queue, v_priority, v_key) then
-                v_priorities := v_priorities || v_priority;
-                v_keys := v_keys || v_key;
+                v_spent := case when v_key <> '' then (
+                    select r.rate_seconds from pipeline.key_rule r
+                    where r.name = split_part(v_key, ':', 1)
+                        and pipeline.allowance('key:' || v_key, r.rate, r.rate_seconds) < 1
+                ) end;
+                if v_spent is null then
+                    v_priorities := v_priorities || v_priority;
+                    v_keys := v_keys || v_key;
+                else
+                    v_ask_ms := least(v_ask_ms, greatest(10, least(1000, (v_spent * 1000 / 64)::bigint)));
+                end if;
             end if;
             exit when v_seen >= 500 or cardinality(v_keys) >= p_room;
         end loop;
+        exit when v_seen >= 500 or cardinality(v_keys) >= p_room;
         v_priority := (
             select j.priority from pipeline.job j
             where j.queue = p_queue and j.pos is not null and j.priority > v_priority order by j.priority limit 1
         );
+        v_key := v_after;
+        v_round := 1;
     end loop;
     return query
     select t.priority, t.key, (p_room + cardinality(v_keys) - 1) / cardinality(v_keys)
     from unnest(v_priorities, v_keys) t (priority, key);
     if v_seen >= 500 and cardinality(v_keys) < p_room then
-        return query select null::smallint, v_key, null::bigint;
+        return query select
+            null::smallint, E'\x01' || v_priority || ':' || length(v_after) || ':' || v_after || v_key,
+            least(v_ask_ms, case when cardinality(v_keys) > 0 then 0 else 20 end);
+    elsif v_ask_ms is not null or v_goes_on is not null and cardinality(v_keys) = 0 then
+        -- once all the way round: the next look begins at the highest priority again
+        return query select null::smallint, v_after, least(v_ask_ms, 1000);
     end if;
 end
-$$;
+$_$;
 
 CREATE FUNCTION pipeline.unschedule(name text) RETURNS boolean
     LANGUAGE plpgsql

@@ -46,7 +46,7 @@ begin
             (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
             or s.searched_at <= v_now - make_interval(secs => p_search_every)
         )
-        order by l.priority
+        order by s.swept_at, l.priority -- or the first 200 would be swept for ever while a transaction stays open
         limit 200
     loop
         exit when v_room <= 0;
@@ -74,6 +74,7 @@ begin
         -- newest mark and the look an older set of leases, and jobs are handed out twice.
         perform from pipeline.lane l
         where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
+            and (v_lane.limited or not l.limited)
         for update skip locked;
         continue when not found;
         select s.* into v_state
@@ -137,7 +138,9 @@ begin
             -- never beyond what this look covered: another sweep may have moved the line since
             case when v_all and v_state.settling_xid < v_oldest and v_state.settling <= v_lane.mark
                 then greatest(v_state.settled, v_state.settling) else v_state.settled end,
-            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_state.mark end,
+            -- The mark that was seen before this transaction had an id, not the newest: whoever drew a position below it had
+            -- an id before us. With several lanes ours is the older the later the lane.
+            case when v_state.settling_xid >= v_oldest or not v_all then v_state.settling else v_lane.mark end,
             case when v_state.settling_xid >= v_oldest or not v_all
                 then v_state.settling_xid else pg_current_xact_id() end;
     end loop;

@@ -14,7 +14,7 @@ from tests.conftest import eventually
 from tests.jobs_kit import finished, job_store, leases
 
 SECONDS = 5.0
-DEAD_SECONDS = 1.0
+DEAD_SECONDS = 0.3
 
 
 class Run:
