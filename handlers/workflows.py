@@ -79,11 +79,13 @@ class WorkflowResolver:
 
         Looks go on where the one before has ended, since what an old snapshot keeps of the notes before would have
         to be stepped over; a note that becomes visible late is found by a look at everything, once in a while."""
+        found = False
         while not self._stopping:
             self._changed.clear()
             if time.monotonic() >= self._next_full:
                 self._next_full = time.monotonic() + self._poll
                 self._above = 0
+            everything = not self._above
             done = await self._store.resolve(self._above)
             if done is None:  # it may have looked before our job had ended
                 await asyncio.sleep(BUSY_SECONDS)
@@ -92,9 +94,12 @@ class WorkflowResolver:
                 self._tell(queue)
             self.released_total += done.released
             self.cancelled_total += done.cancelled
-            if done.idle:
+            if done.idle and (found or everything):
                 return
-            self._above = max(self._above, done.last - 1)  # the last may have dependents left
+            # The last may have dependents left. Where the first look finds nothing, what it was woken for lies
+            # lower: a job that ends in a transaction of its own draws its number long before it commits.
+            self._above = 0 if done.idle else max(self._above, done.last - 1)
+            found = True
 
     async def _prune(self) -> None:
         if time.monotonic() >= self._next_prune:

@@ -37,7 +37,7 @@ class InlineHost:
     def __init__(self, *, conn: Any = None, saved: Any = None, results: Mapping[str, Any] | None = None) -> None:
         self.conn = conn
         self.value = saved
-        self.given = Results(results or {})
+        self.given = results if isinstance(results, Results) else Results(results or {})
         self.progressed: list[tuple[float, float | None, str]] = []
         self.lines: list[tuple[Level, str]] = []
         self._loop = asyncio.get_running_loop()

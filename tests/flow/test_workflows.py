@@ -146,6 +146,20 @@ async def test_two_resolvers_share_the_work(dsn: str, registry: Registry, sql: a
     assert await sql.fetchval("select count(*) from pipeline.job_archive") == 100
 
 
+async def test_a_resolver_that_finds_another_at_work_looks_again(
+    flows: WorkflowStore, sql: asyncpg.Connection
+) -> None:
+    flow = Workflow("two")
+    flow.add("add", after=flow.add("add"))
+    async with sql.transaction():
+        await sql.execute("select pg_advisory_xact_lock(1885697639, 14)")
+        run = await flows.start(flow)
+        other = "select count(*) = 1 from pipeline.job_ended"
+        await eventually(lambda: sql.fetchval(other), why="the end of the first job")
+        await asyncio.sleep(0.1)  # it was woken for this, and has found the other one
+    assert (await run.wait(20)).state == "finished"
+
+
 async def test_an_end_that_nobody_tells_of_is_found_by_polling(
     dsn: str, registry: Registry, sql: asyncpg.Connection
 ) -> None:
@@ -161,7 +175,8 @@ async def test_an_end_that_nobody_tells_of_is_found_by_polling(
             assert resolver.released_total == 1
 
 
-async def test_a_note_that_becomes_visible_late_is_found(dsn: str, registry: Registry) -> None:
+@pytest.mark.parametrize("woken", [True, False])
+async def test_a_note_that_becomes_visible_late_is_found(dsn: str, registry: Registry, woken: bool) -> None:
     async with job_database(dsn) as database:
         flows = WorkflowStore(database)
         runs = []
@@ -170,15 +185,18 @@ async def test_a_note_that_becomes_visible_late_is_found(dsn: str, registry: Reg
             flow.add("add", n=1, after=flow.add("add", queue="nobody"))
             runs.append(await flows.start(flow))
         late, early = [(await flows.jobs(run.id))[0].id for run in runs]
-        async with daemon(database, registry, poll=0.3) as resolver:
+        async with daemon(database, registry, poll=3600 if woken else 0.3) as resolver:
             slow = await asyncpg.connect(dsn)
             transaction = slow.transaction()
             await transaction.start()
             await slow.fetchval("select pipeline.cancel_jobs($1)", [late])
             other = await asyncpg.connect(dsn)
             await other.fetchval("select pipeline.cancel_jobs($1)", [early])
+            resolver.wake()
             await eventually(lambda: resolver.released_total == 1)
             await transaction.commit()
+            if woken:
+                resolver.wake()
             assert (await runs[0].wait(20)).failed == 1
             await slow.close()
             await other.close()

@@ -268,6 +268,17 @@ async def test_cancelling_a_workflow_ends_all_of_it_in_steps(hand: Hand, on_fail
     assert not await hand.flows.cancel(flow)
 
 
+async def test_nothing_of_a_workflow_begins_any_more_while_it_is_cancelled(hand: Hand) -> None:
+    flow = await start(hand, fan(5, "ignore"))
+    await hand.end(await hand.take())
+    assert await hand.flows.cancel(flow)
+    for _ in range(3):
+        await hand.flows.resolve(edges=2)
+        assert await hand.take() == []
+    await hand.resolve()
+    assert (await hand.status(flow)).state == "cancelled"
+
+
 async def test_a_workflow_in_a_transaction_that_is_rolled_back_never_was(
     hand: Hand, sql: asyncpg.Connection
 ) -> None:
