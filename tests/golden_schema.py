@@ -46,6 +46,7 @@ def dump(dsn: str, binaries: Binaries) -> str:
             "--schema-only",
             "--schema=pipeline",
             "--exclude-table=pipeline.job_archive_[0-9]*",
+            "--exclude-table=pipeline.job_log_[0-9]*",
             "--no-owner",
             "--no-tablespaces",
             "--no-sync",
