@@ -486,8 +486,8 @@ begin
         select j.i, j.one
         from jsonb_array_elements(p_jobs) with ordinality j (one, i)
         where jsonb_typeof(j.one) <> 'object' or not coalesce(
-            j.one - c_known = '{}' and j.one ->> 'task' <> '' and j.one ->> 'name' is distinct from ''
-            and jsonb_typeof(coalesce(j.one -> 'args', '{}')) = 'object' and j.one ->> 'queue' is distinct from ''
+            j.one - c_known = '{}' and length(j.one ->> 'task') between 1 and 500 and j.one ->> 'name' is distinct from ''
+            and jsonb_typeof(coalesce(j.one -> 'args', '{}')) = 'object' and length(coalesce(j.one ->> 'queue', 'default')) between 1 and 200
             and coalesce((j.one ->> 'priority')::numeric, 0) between -32768 and 32767
             and coalesce((j.one ->> 'max_attempts')::numeric, 1) between 1 and 2147483647
             and coalesce((j.one ->> 'timeout')::float8, 1) > 0
@@ -2242,7 +2242,7 @@ CREATE FUNCTION pipeline.release_dependents(p_needed bigint[], p_job bigint[], p
     )
     select
         (select count(*)::int from lowered l where l.needs = 0),
-        (select array_agg(t.queue) from told t, lateral (select pipeline.wake_workers(t.queue)) w)
+        (select array_agg(t.queue) from told t, lateral (select pipeline.ring_workers(t.queue)) w)
 $$;
 
 CREATE FUNCTION pipeline.render_key(p_template text, p_args jsonb) RETURNS text
@@ -2866,7 +2866,7 @@ begin
         left join pipeline.task t on t.name = j.one ->> 'task'
         where v_needs[j.i] = 0
     loop
-        perform pipeline.wake_workers(v_queue);
+        perform pipeline.ring_workers(v_queue);
     end loop;
     return v_flow;
 end

@@ -172,7 +172,7 @@ as $$
     )
     select
         (select count(*)::int from lowered l where l.needs = 0),
-        (select array_agg(t.queue) from told t, lateral (select pipeline.wake_workers(t.queue)) w)
+        (select array_agg(t.queue) from told t, lateral (select pipeline.ring_workers(t.queue)) w)
 $$;
 revoke execute on function pipeline.release_dependents(bigint[], bigint[], text[]) from public;
 

@@ -440,6 +440,7 @@ async def test_workflows_of_long_ago_are_pruned_and_late_notes_of_them_too(
         ([3], "job number 1 of workflow w is no object"),
         ([{"task": "a", "aftr": []}], 'the field "aftr", which is not known'),
         ([{"name": "a"}], "needs the name of its task"),
+        ([{"task": "a", "queue": "q" * 201}], "a job needs a queue"),
         ([{"task": "a", "args": []}], "must be a JSON object"),
         ([{"task": "a", "priority": 40000}], "out of range"),
         ([{"task": "a", "timeout": 0}], "cannot be meant"),
