@@ -563,17 +563,19 @@ begin
     for v_lane in
         select l.priority, l.key, p_limit as quota
         from pipeline.lane l
+        -- laterally, not with `exists`: that may become a hash join, which reads every job in line
+        cross join lateral (
+            select from pipeline.job j
+            where j.queue = l.queue and j.priority = l.priority and j.key = l.key
+                and j.pos <= coalesce(l.last_pos, 9223372036854775807)
+                and j.pos > (
+                    select s.mark from pipeline.lane_state s
+                    where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+                    order by s.n desc limit 1
+                )
+            limit 1
+        ) j
         where not v_keyed and l.queue = p_queue and l.key = '' and not l.limited
-            and exists (
-                select from pipeline.job j
-                where j.queue = l.queue and j.priority = l.priority and j.key = l.key
-                    and j.pos <= coalesce(l.last_pos, 9223372036854775807)
-                    and j.pos > (
-                        select s.mark from pipeline.lane_state s
-                        where s.queue = l.queue and s.priority = l.priority and s.key = l.key
-                        order by s.n desc limit 1
-                    )
-            )
         union all
         select t.priority, t.key, t.quota from pipeline.turns(p_queue, p_after, v_room) t where v_keyed and v_room > 0
         order by 1
@@ -696,12 +698,13 @@ CREATE FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_key text
             where s.queue = l.queue and s.priority = l.priority and s.key = l.key
             order by s.n desc limit 1
         ) s
+        cross join lateral (
+            select from pipeline.job j
+            where j.queue = p_queue and j.priority = p_priority and j.key = p_key and j.pos > s.mark
+                and j.pos <= coalesce(l.last_pos, 9223372036854775807)
+            limit 1
+        ) j
         where l.queue = p_queue and l.priority = p_priority and l.key = p_key
-            and exists (
-                select from pipeline.job j
-                where j.queue = p_queue and j.priority = p_priority and j.key = p_key and j.pos > s.mark
-                    and j.pos <= coalesce(l.last_pos, 9223372036854775807)
-            )
             and (p_key = '' or not exists (
                 select from pipeline.key_rule r
                 where r.name = split_part(p_key, ':', 1) and r.concurrency <= (

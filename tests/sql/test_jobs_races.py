@@ -141,6 +141,18 @@ async def test_two_sweeps_at_once_hand_out_a_straggler_once(
     assert await first == []
 
 
+async def test_a_sweep_with_little_room_leaves_the_rest_to_the_next(
+    store: JobStore, worker: int, other: asyncpg.Connection
+) -> None:
+    async with other.transaction():
+        late = [await other.fetchval("select pipeline.enqueue('late')") for _ in range(3)]
+        await store.enqueue("t")
+        await claim(store, worker)
+        await sweep(store, worker)
+    for straggler in late:
+        assert ids(await sweep(store, worker, limit=1)) == [straggler]
+
+
 @pytest.mark.parametrize("key", ["", "k:1"])
 async def test_a_straggler_of_another_lane_is_found_when_it_was_drawn_during_a_sweep(
     store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection, dsn: str, key: str
