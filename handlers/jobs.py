@@ -142,7 +142,12 @@ class JobWorker:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._loops: list[asyncio.Task[None]] = []
-                for loop in (self._turn(shift), shift.outcomes.write_forever(), self._chores.run()):
+                for loop in (
+                    self._turn(shift),
+                    shift.deadlines.watch(),
+                    shift.outcomes.write_forever(),
+                    self._chores.run(),
+                ):
                     self._spawn(loop)
                 for name, concurrency in self._wanted.items():
                     if name != ANY:

@@ -12,17 +12,18 @@ from pipeline.core.shares import Shares
 
 
 class Places:
-    """`total` places; None is no limit, and then nothing waits."""
+    """`total` places; None is no limit: then they are not shared, and nothing waits."""
 
     def __init__(self, total: int | None) -> None:
-        self._free = total
+        self.shared = total is not None
+        self._free = total or 0
         self._shares = Shares()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._weights: dict[str, int] = {}
 
     async def take(self, queue: str, weight: int) -> None:
         """Wait for a place; queues that wait get theirs in proportion to their weights."""
-        if self._free is None:
+        if not self.shared:
             return
         if self._free > 0:
             self._free -= 1
@@ -41,7 +42,7 @@ class Places:
 
     def leave(self) -> None:
         """Give a place back."""
-        if self._free is None:
+        if not self.shared:
             return
         waiting = {name: self._weights[name] for name, places in self._waiting.items() if places}
         if waiting:

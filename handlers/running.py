@@ -15,6 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from handlers.deadlines import SHORTEST_SECONDS, Deadlines
 from handlers.endings import clean, error_text, failed, finished, spread, too_long, unknown
 from handlers.middleware import around, wrap
 from handlers.processes import Processes
@@ -33,12 +34,15 @@ async def run(
     *,
     held_for: float = 0.0,
     processes: Processes | None = None,
+    deadlines: Deadlines | None = None,
+    me: asyncio.Task[None] | None = None,
 ) -> Outcome:
     """Run a job to its end; one of a task with `batch` as a batch of one. Raises only when the caller itself is
     cancelled.
 
     held_for: seconds since the job was claimed. processes: where tasks with `process` run; without any, such a
-    task gets a process that ends with it.
+    task gets a process that ends with it. deadlines, me: who watches over long limits, and the task that runs
+    this; without them each limit has a timer.
     """
     if job.expires_in is not None and (late := expired(job, held_for)):
         return late
@@ -46,13 +50,22 @@ async def run(
     task = registry.tasks.get(job.task)
     if task is None:
         return unknown(job, rng)
+    over = False
     try:
         limit = task.timeout if job.timeout is None else job.timeout
         if registry.middlewares or task.process or task.batch is not None:
             result = await _call_around(registry, task, job, limit, processes)
-        else:
+        elif deadlines is None or me is None or limit is None or limit < SHORTEST_SECONDS:
             result = await call(task, job, limit)
+        else:
+            deadline = deadlines.enter(limit, me)
+            try:
+                result = await call(task, job, None)
+            finally:
+                over = deadlines.leave(deadline)
     except asyncio.CancelledError as error:
+        if over:
+            return failed(job, task, too_long(job, limit or 0.0), began, rng)
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             raise

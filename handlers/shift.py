@@ -13,6 +13,7 @@ from random import Random
 
 import structlog
 
+from handlers.deadlines import Deadlines
 from handlers.held import HeldQueue
 from handlers.host import WorkerHost
 from handlers.outcomes import Outcomes
@@ -58,7 +59,8 @@ class Shift:
         self.queues: dict[str, HeldQueue] = {}
         self.waits: deque[float] = deque(maxlen=1_000)
         self.runs: deque[float] = deque(maxlen=1_000)
-        self.running: dict[int, asyncio.Task[None]] = {}
+        self.running: dict[int, asyncio.Task[None] | None] = {}
+        self.deadlines = Deadlines()
         self.stopping = asyncio.Event()
         self.alone = asyncio.Lock()
         self.claimed_at: dict[int, float] = {}

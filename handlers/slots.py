@@ -46,6 +46,7 @@ class Slots:
 
     async def _slot(self) -> None:
         shift, queue = self._shift, self._queue
+        me = _this_task()
         while True:
             job = await queue.ready.get()
             if job is None:
@@ -62,38 +63,39 @@ class Slots:
                 if jobs:
                     await self._run_together(jobs, task)
             else:
-                await self._run(job)
+                await self._run(job, me)
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, me: asyncio.Task[None]) -> None:
         shift, queue = self._shift, self._queue
-        outcome = Outcome(job, "release")
-        try:
-            await shift.places.take(queue.name, queue.weight)
-            try:
-                outcome = await self._outcome(job)
-            finally:
-                shift.places.leave()
-        finally:  # cancelled: the job goes back
-            shift.ended(queue, outcome)
-
-    async def _outcome(self, job: Job) -> Outcome:
-        shift = self._shift
-        me = _this_task()
+        outcome = None
+        if shift.places.shared:
+            await self._take_place(job)
         shift.running[job.id] = me
         try:
-            if shift.was_cancelled(job):
-                return Outcome(job, "ended")
             if job.lost:
-                return self._settled(await self._run_alone(job))
-            outcome = await self._run_opened(job)
-            shift.runs.append(outcome.ms or 0.0)
-            return self._settled(outcome)
+                outcome = await self._run_alone(job, me)
+            elif shift.was_cancelled(job):
+                outcome = Outcome(job, "ended")
+            else:
+                outcome = await self._run_opened(job, me)
+                shift.runs.append(outcome.ms or 0.0)
         except asyncio.CancelledError:
             if not shift.was_cancelled(job) or me.uncancel() > 0:
                 raise
-            return Outcome(job, "ended")
-        finally:
+            outcome = Outcome(job, "ended")
+        finally:  # cancelled: the job goes back
             del shift.running[job.id]
+            if shift.places.shared:
+                shift.places.leave()
+            shift.ended(queue, self._settled(outcome or Outcome(job, "release")))
+
+    async def _take_place(self, *jobs: Job) -> None:
+        try:
+            await self._shift.places.take(self._queue.name, self._queue.weight)
+        except asyncio.CancelledError:
+            for job in jobs:
+                self._shift.ended(self._queue, Outcome(job, "release"))
+            raise
 
     def _settled(self, outcome: Outcome) -> Outcome:
         """The outcome, unless the job's own transaction has already finished it."""
@@ -102,7 +104,7 @@ class Slots:
         self._shift.totals["finished"] += 1
         return Outcome(outcome.job, "ended")
 
-    async def _run_alone(self, job: Job) -> Outcome:
+    async def _run_alone(self, job: Job, me: asyncio.Task[None]) -> Outcome:
         """One at a time, and with a note first: should this worker vanish, it is known which job ran."""
         shift = self._shift
         async with shift.alone:
@@ -111,15 +113,18 @@ class Slots:
                     return Outcome(job, "ended")
             except PgreflexError:
                 return Outcome(job, "release")
-            return await self._run_opened(job)
+            return await self._run_opened(job, me)
 
-    async def _run_opened(self, job: Job) -> Outcome:
+    async def _run_opened(self, job: Job, me: asyncio.Task[None]) -> Outcome:
         shift = self._shift
         held_for = 0.0 if job.expires_in is None else shift.held_for(job, time.monotonic())
         ready = opened(job, shift.store.sealer, shift.rng)
         if isinstance(ready, Outcome):
             return ready
-        return await run(ready, shift.registry, shift.rng, held_for=held_for, processes=shift.processes)
+        return await run(
+            ready, shift.registry, shift.rng,
+            held_for=held_for, processes=shift.processes, deadlines=shift.deadlines, me=me,
+        )  # fmt: skip
 
     async def _gather(self, job: Job, task: Task) -> list[Job]:
         """The jobs to run together with this one; none when another slot gathers and takes it along."""
@@ -151,25 +156,25 @@ class Slots:
     async def _run_together(self, jobs: list[Job], task: Task) -> None:
         shift, queue = self._shift, self._queue
         outcomes = [Outcome(job, "release") for job in jobs]
+        if shift.places.shared:
+            await self._take_place(*jobs)
+        for job in jobs:
+            shift.running[job.id] = None  # one that is cancelled must not end the others
         try:
-            await shift.places.take(queue.name, queue.weight)
-            try:
-                ready = [
-                    opened(job, shift.store.sealer, shift.rng) for job in jobs if not shift.was_cancelled(job)
-                ]
-                live = [job for job in ready if isinstance(job, Job)]
-                now = time.monotonic()
-                ran = await run_batch(
-                    live, task, shift.registry, shift.rng, held_for=[shift.held_for(job, now) for job in live]
-                )
-                ran += [outcome for outcome in ready if isinstance(outcome, Outcome)]
-                done = {outcome.job.id: self._settled(outcome) for outcome in ran}
-                outcomes = [done.get(job.id) or Outcome(job, "ended") for job in jobs]
-            finally:
-                shift.places.leave()
+            ready = [opened(job, shift.store.sealer, shift.rng) for job in jobs if not shift.was_cancelled(job)]
+            live = [job for job in ready if isinstance(job, Job)]
+            now = time.monotonic()
+            held_for = [shift.held_for(job, now) for job in live]
+            ran = await run_batch(live, task, shift.registry, shift.rng, held_for=held_for)
+            ran += [outcome for outcome in ready if isinstance(outcome, Outcome)]
+            done = {outcome.job.id: outcome for outcome in ran}
+            outcomes = [done.get(job.id) or Outcome(job, "ended") for job in jobs]
         finally:  # cancelled: the jobs go back
+            if shift.places.shared:
+                shift.places.leave()
             for outcome in outcomes:
-                shift.ended(queue, outcome)
+                del shift.running[outcome.job.id]
+                shift.ended(queue, self._settled(outcome))
 
 
 def _this_task() -> asyncio.Task[None]:

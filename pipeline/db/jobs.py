@@ -266,25 +266,14 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def _jobs(rows: Sequence[Record], host: JobHost | None) -> list[Job]:
+    """In the order of the columns of pipeline.claim and pipeline.sweep: by name each would be looked up again."""
     return [
         Job(
-            id=row["id"],
-            task=row["task"],
-            args=_decode(row["args"]),
-            queue=row["queue"],
-            priority=row["priority"],
-            attempt=row["attempt"],
-            max_attempts=row["max_attempts"],
-            timeout=row["timeout"],
-            created_at=row["created_at"],
-            run_at=row["run_at"],
-            lease=row["lease"],
-            waited=row["waited"],
-            key=row["key"],
-            lost=row["lost"],
-            expires_in=row["expires_in"],
-            workflow=row["workflow"],
-            host=host,
+            id_, task, _decode(args), queue, priority, attempt, max_attempts, timeout, created_at, run_at, lease,
+            waited, key, lost, expires_in, workflow, host,
         )
-        for row in rows
-    ]
+        for (
+            lease, id_, task, args, queue, priority, attempt, max_attempts, timeout, created_at, run_at, waited,
+            key, lost, expires_in, workflow,
+        ) in rows
+    ]  # fmt: skip
