@@ -202,6 +202,8 @@ class JobWorker:
             failed_total=self._totals["failed"],
             retried_total=self._totals["retried"],
             rescued_total=self._totals["rescued"],
+            cancelled_total=self._totals["cancelled"],
+            expired_total=self._totals["expired"],
             per_second=self._per_second,
             wait=_quantiles(shift.waits if shift else deque(), 1000),
             run=_quantiles(shift.runs if shift else deque(), 1),

@@ -118,7 +118,8 @@ class Outcomes:
             self._leases[lease] = self._leases.get(lease, n) - n
             if self._leases[lease] == 0:
                 del self._leases[lease]
-        self._totals.update(finished=written.finished, failed=written.failed, retried=written.retried)
+        for state in ("finished", "failed", "cancelled", "expired", "retried"):
+            self._totals[state] += getattr(written, state)
         if written.refused:
             self._totals["refused"] += written.refused
             log.warning("jobs ended here after their lease was gone", jobs=written.refused)

@@ -30,6 +30,7 @@ from pipeline.config import Config
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
+from pipeline.db.job_view import view_database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
@@ -41,6 +42,7 @@ from pipeline.feed.pump import Pump
 from pipeline.registry import Registry, default
 from pipeline.runtime import Health, Service, Supervisor
 from pipeline.web.access import Tokens
+from pipeline.web.jobs import JobsApi
 from pipeline.web.outgoing import Poster
 from pipeline.web.server import WebServer
 from pipeline.web.source import Liveness
@@ -56,6 +58,7 @@ class Daemon:
         self.started_at = time.time()
         self.database = Database(config.dsn, purpose="daemon", max_size=6)
         self.job_database = job_database(config.dsn)
+        self.view_database = view_database(config.dsn, purpose="view")
         listen = config.listening_dsn
         self.pump = Pump(listen, self.database, two_phase=config.feed.two_phase)
         self.poster = Poster()
@@ -80,7 +83,13 @@ class Daemon:
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)
         self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs)])
-        self.web = WebServer(self, host=config.http.host, port=config.http.port, tokens=tokens(config))
+        self.web = WebServer(
+            self,
+            host=config.http.host,
+            port=config.http.port,
+            tokens=tokens(config),
+            jobs=JobsApi(store, self.view_database),
+        )
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]
         # stopped in reverse: first no more jobs, at the very end the probes
@@ -113,6 +122,7 @@ class Daemon:
                 log.info("the database was brought up to date", files=len(ran))
             await self.database.open()
             await self.job_database.open()
+            await self.view_database.open()
             jobs.enter(self.job_calls)
             self._server = await describe_server(self.database)
             await self.supervisor.run()
@@ -120,6 +130,7 @@ class Daemon:
             await self.web.stop()
             jobs.leave(self.job_calls)
             await self.poster.close()
+            await self.view_database.close()
             await self.job_database.close()
             await self.database.close()
 

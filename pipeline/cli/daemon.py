@@ -11,7 +11,7 @@ import msgspec
 from pipeline.cli.flags import Verb
 from pipeline.cli.session import Session, pass_session
 from pipeline.config import Http
-from pipeline.core.status import Quantiles, Status
+from pipeline.core.status import Quantiles, QueueStatus, Status
 from pipeline.errors import DaemonUnreachable, PermissionMissing
 
 ANSWER_SECONDS = 5.0
@@ -102,7 +102,7 @@ def lines(told: Status) -> list[str]:
         text.append(f"jobs    {jobs.finished_total} finished, {jobs.failed_total} failed")
         for queue in jobs.queues:
             counts = f"{queue.ready} ready, {queue.delayed} delayed, {queue.running} running"
-            text.append(f"        {queue.queue}: {counts}{', paused' if queue.paused else ''}")
+            text.append(f"        {queue.queue}: {counts}{_held(queue)}")
     text += [f"alert   {alert.rule} {alert.state} ({alert.severity}): {alert.message}" for alert in told.alerts]
     return text
 
@@ -116,3 +116,9 @@ def _quantiles(found: Quantiles) -> str:
 def _at(settings: Http) -> str:
     host = EVERY_ADDRESS.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _held(queue: QueueStatus) -> str:
+    if queue.paused:
+        return ", paused"
+    return ", draining" if queue.draining else ""

@@ -25,8 +25,8 @@ from pipeline.db import admin
     metavar="TIME",
     help="Not before: 2026-11-01T03:00; UTC if it names no zone.",
 )
-@click.option("--priority", type=int, metavar="N", help="The lower number runs first.")
-@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="How often it may run.")
+@click.option("--priority", type=click.IntRange(-32768, 32767), metavar="N", help="The lower number runs first.")
+@click.option("--max-attempts", type=click.IntRange(1, 32767), metavar="N", help="How often it may run.")
 @click.option("--timeout", callback=span_option, metavar="TIME", help="How long one run may take.")
 @click.option("--key", metavar="KEY", help="Whose job it is, for limits and turns.")
 @click.option(

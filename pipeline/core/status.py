@@ -89,7 +89,8 @@ class AlertStatus(msgspec.Struct, frozen=True):
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
-    """One queue. oldest_ready_seconds: how long the oldest job that may run has been waiting."""
+    """One queue. oldest_ready_seconds: how long the oldest job that may run has been waiting. paused: no job is
+    handed out; draining: none that is added from now on. failed_24h: for good, within the last 24 hours."""
 
     queue: str
     ready: int = 0
@@ -97,6 +98,8 @@ class QueueStatus(msgspec.Struct, frozen=True):
     running: int = 0
     paused: bool = False
     oldest_ready_seconds: float | None = None
+    draining: bool = False
+    failed_24h: int | None = None
 
 
 class JobsStatus(msgspec.Struct, frozen=True):
@@ -108,6 +111,8 @@ class JobsStatus(msgspec.Struct, frozen=True):
     retried_total: int = 0
     rescued_total: int = 0
     per_second: float | None = None
+    cancelled_total: int = 0
+    expired_total: int = 0
     wait: Quantiles = Quantiles()
     run: Quantiles = Quantiles()
 

@@ -20,6 +20,7 @@ from pipeline.core.status import QueueStatus
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.job_producer import JobProducer
+from pipeline.db.queue_admin import QueueAdmin
 from pipeline.db.statements import statement
 from pipeline.registry import Registry
 
@@ -73,6 +74,8 @@ class Written(msgspec.Struct, frozen=True):
 
     finished: int = 0
     failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
     retried: int = 0
     released: int = 0
     refused: int = 0
@@ -200,8 +203,8 @@ class JobStore(JobProducer):
                     row = await finish(connection, worker, ended, freed)
         if any(outcome.job.workflow is not None for outcome in outcomes):
             self.when_ended()
-        accepted = row["finished"] + row["failed"] + counts["retried"] + counts["released"] + written
-        return Written(row["finished"], row["failed"], **counts, refused=len(outcomes) - accepted)
+        counts |= dict(row)
+        return Written(**counts, refused=len(outcomes) - sum(counts.values()) - written)
 
     async def promote(self, queues: Sequence[str], limit: int = 1_000) -> tuple[int, float | None]:
         """Let delayed jobs run that are due; returns how many, and seconds until the next one is."""
@@ -226,13 +229,16 @@ class JobStore(JobProducer):
         """Every queue that had a job; counted exactly, so it takes time in proportion to the jobs waiting."""
         return tuple(
             QueueStatus(
-                queue=row["queue"],
-                ready=row["ready"],
-                delayed=row["delayed"],
-                running=row["running"],
-                oldest_ready_seconds=row["oldest"],
+                queue=one.queue,
+                ready=one.ready,
+                delayed=one.delayed,
+                running=one.running,
+                paused=one.state == "paused",
+                draining=one.state == "draining",
+                oldest_ready_seconds=one.oldest,
+                failed_24h=one.failed,
             )
-            for row in await self._db.fetch("jobs/status")
+            for one in await QueueAdmin(self._db).all()
         )
 
     async def queues(self) -> list[QueueSettings]:

@@ -16,7 +16,11 @@ from pipeline.db.connection import Database
 from pipeline.errors import QueryFailed, UsageError
 
 LONGEST_NAME = 200
-INVALID = frozenset({"22023", "22003"})  # a parameter, a number out of range
+NO_JOBS: dict[str, Any] = {"ready": 0, "delayed": 0, "running": 0, "oldest": None}
+NO_SETTINGS: dict[str, Any] = {
+    "state": "running", "concurrency": None, "rate": None, "rate_seconds": None, "slots": None, "weight": 1,
+}  # fmt: skip
+INVALID = frozenset({"22023", "22003", "22021", "22P05"})  # a parameter, a number out of range, a zero byte
 
 
 class QueueRow(msgspec.Struct, frozen=True):
@@ -55,20 +59,26 @@ class QueueAdmin:
 
     async def all(self) -> list[QueueRow]:
         """Every queue; the jobs that have not ended are counted, which takes time in proportion to them."""
-        counts = {row["queue"]: row for row in await self._db.fetch("jobs/status")}
+        counts = {row["queue"]: dict(row) for row in await self._db.fetch("jobs/status")}
         failed = {row["queue"]: row["failed"] for row in await self._db.fetch("jobs/failed_lately")}
+        settings = {row["queue"]: dict(row) for row in await self._db.fetch("jobs/queues")}
         return [
             QueueRow(
-                **dict(row),
-                **_counts(counts.get(row["queue"])),
-                failed=failed.get(row["queue"], 0),
+                **{
+                    "queue": name,
+                    "failed": failed.get(name, 0),
+                    **NO_JOBS,
+                    **NO_SETTINGS,
+                    **counts.get(name, {}),
+                    **settings.get(name, {}),
+                }
             )
-            for row in await self._db.fetch("jobs/queues")
+            for name in sorted({*counts, *settings})
         ]
 
     async def known(self, queue: str) -> bool:
         """Whether it has or had a job or a setting."""
-        return any(row["queue"] == queue for row in await self._db.fetch("jobs/queues"))
+        return any(row.queue == queue for row in await self.all())
 
     async def pause(self, queue: str) -> None:
         """Hand out no more of its jobs; those that run go on."""
@@ -132,9 +142,3 @@ def meant() -> Iterator[None]:
         if error.sqlstate in INVALID:
             raise UsageError(error.message, hint=error.hint or "Nothing was changed.") from error
         raise
-
-
-def _counts(row: Any) -> dict[str, Any]:
-    if row is None:
-        return {"ready": 0, "delayed": 0, "running": 0, "oldest": None}
-    return {name: row[name] for name in ("ready", "delayed", "running", "oldest")}

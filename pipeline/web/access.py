@@ -1,11 +1,12 @@
-"""Who may read: tokens, loopback binds, the Host header.
+"""Who may read and who may change: tokens, loopback binds, the Host header.
 
 Owns: those decisions and the middleware that applies them. Knows nothing of what is being read.
 
 On a loopback bind everyone on the machine may read, unless a viewer token is set; anywhere else a viewer
 token is a must. A page in a browser elsewhere could still reach a loopback port under a name that it has
 pointed at 127.0.0.1 (DNS rebinding); it cannot forge the Host header, so on a loopback bind that must be a
-loopback name or one that was configured.
+loopback name or one that was configured. Changing needs the admin token everywhere: that page could send a
+form to a loopback port as well, but no token.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from aiohttp import hdrs, web
@@ -25,6 +26,9 @@ from pipeline.web.problems import problem
 SHORTEST_TOKEN = 16  # characters; below that a token can be guessed over the network
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/healthz"})  # the page is a shell without figures
 OPEN_PREFIXES = ("/static/", "/errors/")
+SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+SEND = "Send it as: Authorization: Bearer TOKEN"
+CHALLENGE: Mapping[str, str] = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="pgreflex"'}
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -43,7 +47,7 @@ def _shown(token: str | None) -> str:
 
 
 class Access:
-    """Decides whether a request may read.
+    """Decides whether a request may read, and whether it may change something.
 
     host: the address to bind. allowed_hosts: names, besides the loopback ones, that a Host header may carry.
     Raises ConfigError where the figures would be open to the network.
@@ -66,6 +70,7 @@ class Access:
                 hint="Set a viewer token (openssl rand -hex 32 makes one), or bind to 127.0.0.1.",
             )
         self.token_needed = tokens.viewer is not None
+        self._admin = None if tokens.admin is None else _digest(tokens.admin)
         self._readers = [_digest(token) for token in (tokens.viewer, tokens.admin) if token is not None]
 
     def host_allowed(self, header: str | None) -> bool:
@@ -76,13 +81,22 @@ class Access:
 
     def may_read(self, request: web.BaseRequest) -> bool:
         """Whether the request may see figures and reasons."""
-        if not self.token_needed:
-            return True
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        given = _digest(token.strip())
-        # every token is compared, so the time tells nothing of which one came close
-        matches = [hmac.compare_digest(given, reader) for reader in self._readers]
-        return scheme.lower() == "bearer" and any(matches)
+        return not self.token_needed or _carries(request, self._readers)
+
+    def refusal(self, request: web.BaseRequest) -> web.Response | None:
+        """Why the request may not change anything, or None when it may."""
+        if self._admin is None:
+            refused = PermissionMissing(
+                "Nothing can be changed here, because no admin token is set.",
+                hint="Set http.admin_token, for example to the output of `openssl rand -hex 32`.",
+            )
+            return problem(request, refused, status=403)
+        if _carries(request, [self._admin]):
+            return None
+        refused = PermissionMissing("Changing needs the admin token.", hint=SEND)
+        if self.token_needed and self.may_read(request):
+            return problem(request, refused, status=403)
+        return problem(request, refused, status=401, headers=CHALLENGE)
 
     def middleware(self) -> Middleware:
         """Turns away what may not be served, before any handler sees it."""
@@ -96,12 +110,13 @@ class Access:
                 )
                 return problem(request, refused, status=421)
             if not is_open(request.path) and not self.may_read(request):
-                refused = PermissionMissing(
-                    "Reading needs a viewer token.", hint="Send it as: Authorization: Bearer TOKEN"
-                )
-                return problem(
-                    request, refused, status=401, headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="pgreflex"'}
-                )
+                refused = PermissionMissing("Reading needs a viewer token.", hint=SEND)
+                return problem(request, refused, status=401, headers=CHALLENGE)
+            # what there is not, and what cannot be changed, is told by the router
+            if request.method not in SAFE_METHODS and request.match_info.http_exception is None:
+                refusal = self.refusal(request)
+                if refusal is not None:
+                    return refusal
             return await handler(request)
 
         return guard
@@ -127,6 +142,14 @@ def host_name(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].lower().rstrip(".")
+
+
+def _carries(request: web.BaseRequest, wanted: Sequence[bytes]) -> bool:
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    given = _digest(token.strip())
+    # every token is compared, so the time tells nothing of which one came close
+    matches = [hmac.compare_digest(given, one) for one in wanted]
+    return scheme.lower() == "bearer" and any(matches)
 
 
 def _digest(token: str) -> bytes:

@@ -169,18 +169,26 @@ def _alerts(alerts: tuple[AlertStatus, ...]) -> tuple[Figure]:
 def _jobs(jobs: JobsStatus) -> Iterator[Figure]:
     held = gauge("jobs", "Jobs by queue and state.")
     paused = gauge("queue_paused", "1 while the queue gives no jobs.")
+    draining = gauge("queue_draining", "1 while the queue gives only jobs that were in line when the drain began.")
+    failed = gauge("queue_failed_24h", "Jobs of the queue that have failed for good within 24 hours.")
     oldest = gauge("queue_oldest_ready_seconds", "How long the oldest job that may run has waited.")
     for queue in jobs.queues:
         labels = {"queue": queue.queue}
         for state in ("ready", "delayed", "running"):
             held.add(getattr(queue, state), {**labels, "state": state})
         paused.add(queue.paused, labels)
+        draining.add(queue.draining, labels)
+        failed.add(queue.failed_24h, labels)
         oldest.add(queue.oldest_ready_seconds, labels)
-    yield from (held, paused, oldest)
+    yield from (held, paused, draining, failed, oldest)
     yield counter("jobs_finished", "Jobs finished by this process.").add(jobs.finished_total)
     yield counter("jobs_failed", "Jobs failed for good in this process.").add(jobs.failed_total)
     yield counter("jobs_retried", "Jobs put back for another attempt by this process.").add(jobs.retried_total)
     yield counter("jobs_rescued", "Jobs taken back from workers that died.").add(jobs.rescued_total)
+    yield counter("jobs_cancelled", "Jobs that a task of this process has cancelled.").add(jobs.cancelled_total)
+    yield counter("jobs_expired", "Jobs that had not begun in time, found by this process.").add(
+        jobs.expired_total
+    )
     yield summary("job_wait_seconds", "From ready to claimed.").quantiles(jobs.wait)
     yield gauge("job_wait_samples", "Jobs that the quantiles stand for.").add(jobs.wait.count)
     yield summary("job_run_seconds", "From claimed to finished.").quantiles(jobs.run)

@@ -23,6 +23,7 @@ from pipeline.runtime import Health
 from pipeline.web.access import Access, Tokens
 from pipeline.web.api import StatusApi, Streams
 from pipeline.web.health import Probes
+from pipeline.web.jobs import JobsApi
 from pipeline.web.metrics import MetricsPage
 from pipeline.web.page import Page, add_safety_headers
 from pipeline.web.problems import errors_as_problems, explain
@@ -51,8 +52,8 @@ class WebServer:
 
     source: where the figures come from. host, port: the address to bind; port 0 takes any free one.
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
-    allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached.
-    Raises ConfigError when these do not fit together.
+    allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs: the part
+    for jobs and queues, where there is a database. Raises ConfigError when these do not fit together.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class WebServer:
         tokens: Tokens | None = None,
         allowed_hosts: Collection[str] = (),
         status_timeout: float = STATUS_TIMEOUT,
+        jobs: JobsApi | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one.")
         self.host = host
         self._port = port
         self._source = source
+        self._jobs = jobs
         self._access = Access(host, tokens, allowed_hosts)
         self._sampler = Sampler(source, timeout=status_timeout)
         self._streams = Streams(self._sampler)
@@ -143,6 +146,8 @@ class WebServer:
         )
         for part in parts:
             part.add_to(app.router)
+        if self._jobs is not None:
+            self._jobs.add_to(app.router)
         app.router.add_get("/errors/{code}", explain)
         return app
 

@@ -3,7 +3,7 @@
 -- $4 text[]: finished, failed, cancelled or expired
 -- $5 jsonb[]: result or null   $6 text[]: error or null   $7 float8[]: seconds since the run began
 -- $8 float8[]: how many milliseconds it took   $9 bigint[]: leases that hold nothing more after this
--- Returns how many finished, and how many did not.
+-- Returns how many ended in each state.
 -- locks: the leases, KEY SHARE: a rescue that deletes one either comes first, and nothing is finished, or waits; the jobs
 with given as (
     select g.*
@@ -41,5 +41,7 @@ with given as (
     -- the count makes this wait for the rest: a lease deleted first could not be locked any more
     delete from pipeline.lease l where l.id = any($9::bigint[]) and l.worker = $3 and (select count(*) from archived) >= 0
 )
-select count(*) filter (where state = 'finished') as finished, count(*) filter (where state <> 'finished') as failed
+select
+    count(*) filter (where state = 'finished') as finished, count(*) filter (where state = 'failed') as failed,
+    count(*) filter (where state = 'cancelled') as cancelled, count(*) filter (where state = 'expired') as expired
 from archived

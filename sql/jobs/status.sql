@@ -11,13 +11,19 @@ with recursive leased as materialized (
     from names n where n.queue is not null
 )
 select
-    q.queue,
-    count(j.queue) filter (where not j.delayed and not j.running) as ready,
-    count(j.queue) filter (where j.delayed) as delayed,
-    count(j.queue) filter (where j.running) as running,
-    extract(epoch from pipeline.now() - min(j.run_at) filter (where not j.delayed and not j.running))::float8 as oldest
-from names q
-left join jobs j on j.queue = q.queue
-where q.queue is not null
-group by q.queue
-order by q.queue
+    coalesce(q.queue, c.queue) as queue,
+    coalesce(c.ready, 0) as ready, coalesce(c.delayed, 0) as delayed, coalesce(c.running, 0) as running,
+    extract(epoch from pipeline.now() - c.first)::float8 as oldest
+from (select queue from names where queue is not null) q
+full join (
+    -- also queues whose lane no worker has made yet
+    select
+        j.queue,
+        count(*) filter (where not j.delayed and not j.running) as ready,
+        count(*) filter (where j.delayed) as delayed,
+        count(*) filter (where j.running) as running,
+        min(j.run_at) filter (where not j.delayed and not j.running) as first
+    from jobs j
+    group by j.queue
+) c on c.queue = q.queue
+order by 1

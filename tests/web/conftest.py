@@ -122,14 +122,16 @@ def busy_status() -> Status:
         ),
         jobs=JobsStatus(
             queues=(
-                QueueStatus("default", ready=210, delayed=18, running=12, oldest_ready_seconds=0.8),
-                QueueStatus("mail", ready=1_840, delayed=0, running=10, oldest_ready_seconds=312.4),
+                QueueStatus("default", ready=210, delayed=18, running=12, oldest_ready_seconds=0.8, failed_24h=31),
+                QueueStatus("mail", ready=1_840, delayed=0, running=10, oldest_ready_seconds=312.4, draining=True),
                 QueueStatus("reports", ready=4, paused=True, oldest_ready_seconds=5_400.0),
             ),
             finished_total=1_204_882,
             failed_total=31,
             retried_total=812,
             rescued_total=2,
+            cancelled_total=4,
+            expired_total=5,
             per_second=642.0,
             wait=Quantiles(3.1, 12.0, 44.0, 38_520, 60),
             run=Quantiles(14.0, 88.0, 240.0, 38_520, 60),

@@ -67,7 +67,12 @@ async def test_the_figures_of_the_status_are_there_in_base_units(http: Client) -
         ("pgreflex_jobs", (("queue", "mail"), ("state", "ready"))): 1840,
         ("pgreflex_queue_paused", (("queue", "reports"),)): 1,
         ("pgreflex_queue_oldest_ready_seconds", (("queue", "mail"),)): 312.4,
+        ("pgreflex_queue_draining", (("queue", "mail"),)): 1,
+        ("pgreflex_queue_failed_24h", (("queue", "default"),)): 31,
         ("pgreflex_jobs_finished_total", ()): 1_204_882,
+        ("pgreflex_jobs_rescued_total", ()): 2,
+        ("pgreflex_jobs_cancelled_total", ()): 4,
+        ("pgreflex_jobs_expired_total", ()): 5,
         ("pgreflex_job_run_seconds", (("quantile", "0.5"),)): 0.014,
         ("pgreflex_service_up", (("service", "feed"),)): 1,
         ("pgreflex_service_restarts_total", (("service", "jobs"),)): 2,
@@ -95,6 +100,7 @@ async def test_what_is_unknown_is_absent(http: Client, source: Source, bare_stat
         "pgreflex_cache_age_bound_seconds",
         "pgreflex_series_max_seconds",
         "pgreflex_queue_oldest_ready_seconds",
+        "pgreflex_queue_failed_24h",
         "pgreflex_job_wait_seconds",
     }
     assert not names & unknown

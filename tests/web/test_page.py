@@ -106,6 +106,9 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
         "61.2",
         "1.84 s",
         "public.stock",
+        "31 failed in 24 h",
+        "draining",
+        "paused",
     ):
         await says(tab, figure)
     assert await tab.evaluate("document.title") == "(1 firing) pgreflex, pgreflex@db1:4711"

@@ -184,6 +184,12 @@ function cacheNote(cache) {
   return [held, ""];
 }
 
+function queueState(queue) {
+  if (queue.paused) return { text: "paused", shape: "‖", mood: "warn" };
+  if (queue.draining) return { text: "draining", shape: "▽", mood: "warn" };
+  return { text: "open", shape: "●", mood: "good" };
+}
+
 function tables(now) {
   return {
     alerts: new Table("Alerts that are not inactive", [
@@ -203,8 +209,8 @@ function tables(now) {
       { title: "Errors", width: 3.6, numeric: true, cell: (s) => ({ text: number(s.errors), mood: s.errors ? "bad" : "quiet" }) },
     ], HINTS.noSeries),
     queues: new Table("Job queues", [
-      { title: "Queue", head: true, cell: (q) => q.queue },
-      { title: "State", width: 6.6, cell: (q) => (q.paused ? { text: "paused", shape: "‖", mood: "warn" } : { text: "open", shape: "●", mood: "good" }) },
+      { title: "Queue", head: true, cell: (q) => ({ text: q.queue, below: q.failed_24h ? `${number(q.failed_24h)} failed in 24 h` : null, belowMood: "bad" }) },
+      { title: "State", width: 6.6, cell: queueState },
       { title: "Ready", width: 4.8, numeric: true, cell: (q) => number(q.ready) },
       { title: "Running", width: 4.8, numeric: true, cell: (q) => number(q.running) },
       { title: "Delayed", width: 4.8, numeric: true, cell: (q) => number(q.delayed) },
