@@ -95,9 +95,12 @@ class Chores:
 
     async def _look_for_cancelled(self) -> None:
         """A cancel is told on the feed; whoever has none finds out here, within a second."""
-        running = list(self._shift.running)
+        running = [id_ for id_, _lease in self._shift.running]
         if running:
-            self._shift.cancel([id_ for id_ in await self._admin.gone(running) if id_ in self._shift.running])
+            gone = await self._admin.gone(running)
+            still = {id_ for id_, _lease in self._shift.running}
+            host = self._shift.host
+            self._shift.cancel([id_ for id_ in gone if id_ in still - host.ended - host.ending])
 
     async def _now_and_then(self) -> None:
         now = time.monotonic()

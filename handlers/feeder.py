@@ -57,18 +57,20 @@ class Feeder:
         room = queue.room()
         if not room:
             return self.poll
+        asked = time.monotonic()
         claim = await shift.store.claim(queue.name, room, shift.worker, free=queue.free(), after=queue.after)
         jobs, queue.after = claim.jobs, claim.after
         now = time.monotonic()
-        shift.take(queue, jobs, now)
+        shift.take(queue, jobs, now, asked)
         if not jobs and await shift.store.adopt():
             return 0
         found = bool(jobs)
         longest = self.poll if claim.ask_in is None else min(self.poll, claim.ask_in)
         if now >= queue.next_sweep:
+            asked = now
             sweep = await shift.store.sweep(queue.name, max(room - len(jobs), SWEEP_LIMIT), shift.worker)
             now = time.monotonic()
-            shift.take(queue, sweep.jobs, now)
+            shift.take(queue, sweep.jobs, now, asked)
             found = found or bool(sweep.jobs)
             queue.swept(now, sweep.seconds, found=found)
             if sweep.unsettled:

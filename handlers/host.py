@@ -33,6 +33,7 @@ class WorkerHost:
     """See JobHost. worker: its number.
 
     ended: jobs that their own transaction has finished, until they are asked for.
+    ending: those that are in one.
     """
 
     def __init__(self, notes: JobNotes, worker: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -43,6 +44,7 @@ class WorkerHost:
         self._dropped = 0
         self._said: dict[int, float] = {}
         self.ended: set[int] = set()
+        self.ending: set[int] = set()
 
     @asynccontextmanager
     async def transaction(self, job: Job) -> AsyncIterator[Any]:
@@ -50,10 +52,14 @@ class WorkerHost:
             raise TaskError(
                 f"job {job.id} has already ended in a transaction", hint="Use one for all its effects."
             )
-        async with self._notes.transaction(job, self._worker) as connection:
-            yield connection
-            await self.write_log()  # once the job has ended nobody may log for it
-        self.ended.add(job.id)
+        self.ending.add(job.id)
+        try:
+            async with self._notes.transaction(job, self._worker) as connection:
+                yield connection
+                await self.write_log()  # once the job has ended nobody may log for it
+            self.ended.add(job.id)
+        finally:
+            self.ending.discard(job.id)
 
     async def progress(self, job: Job, done: float, total: float | None, note: str) -> None:
         now = time.monotonic()

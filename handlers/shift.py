@@ -7,6 +7,7 @@ queue nor how jobs are run.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from random import Random
@@ -31,7 +32,9 @@ log = structlog.get_logger("pgreflex.jobs")
 class Shift:
     """One worker's time from `start` to the end. worker: its number. totals: what has become of jobs here.
 
-    alone: held while a job runs that was once lost with a worker, so that the next loss has one cause.
+    running: by job and lease, because a job that was taken from this worker may come back to it before its
+    first run has ended; None for one that cannot be stopped by itself. alone: held while a job runs that was
+    once lost with a worker, so that the next loss has one cause.
     """
 
     def __init__(
@@ -59,16 +62,18 @@ class Shift:
         self.queues: dict[str, HeldQueue] = {}
         self.waits: deque[float] = deque(maxlen=1_000)
         self.runs: deque[float] = deque(maxlen=1_000)
-        self.running: dict[int, asyncio.Task[None] | None] = {}
+        self.running: dict[tuple[int, int], asyncio.Task[None] | None] = {}
         self.deadlines = Deadlines()
         self.stopping = asyncio.Event()
         self.alone = asyncio.Lock()
         self.claimed_at: dict[int, float] = {}
-        self._cancelled: OrderedDict[int, None] = OrderedDict()
+        self._cancelled: OrderedDict[int, float] = OrderedDict()
 
-    def take(self, queue: HeldQueue, jobs: Sequence[Job], now: float) -> None:
-        """These were handed out to this worker."""
+    def take(self, queue: HeldQueue, jobs: Sequence[Job], now: float, asked: float) -> None:
+        """These were handed out to this worker, which had asked for them at `asked`."""
         for job in jobs:
+            if self._cancelled and self._cancelled.get(job.id, asked) < asked:
+                del self._cancelled[job.id]  # somebody lets it run again
             self.outcomes.expect(job)
             self.waits.append(job.waited)
             if job.expires_in is not None:
@@ -90,12 +95,11 @@ class Shift:
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Somebody has cancelled these jobs: end those that run here, let none begin that is on its way."""
-        for id_ in ids:
-            self._cancelled[id_] = None
-            running = self.running.get(id_)
-            if running is not None:
+        self._cancelled.update(dict.fromkeys(ids, time.monotonic()))
+        for (id_, _lease), task in list(self.running.items()):
+            if task is not None and id_ in self._cancelled and id_ in ids:
                 log.info("a job that runs here was cancelled", job=id_)
-                running.cancel()
+                task.cancel()
         while len(self._cancelled) > REMEMBERED:
             self._cancelled.popitem(last=False)
 

@@ -70,7 +70,7 @@ class Slots:
         outcome = None
         if shift.places.shared:
             await self._take_place(job)
-        shift.running[job.id] = me
+        shift.running[job.id, job.lease] = me
         try:
             if job.lost:
                 outcome = await self._run_alone(job, me)
@@ -84,7 +84,7 @@ class Slots:
                 raise
             outcome = Outcome(job, "ended")
         finally:  # cancelled: the job goes back
-            del shift.running[job.id]
+            del shift.running[job.id, job.lease]
             if shift.places.shared:
                 shift.places.leave()
             shift.ended(queue, self._settled(outcome or Outcome(job, "release")))
@@ -159,7 +159,7 @@ class Slots:
         if shift.places.shared:
             await self._take_place(*jobs)
         for job in jobs:
-            shift.running[job.id] = None  # one that is cancelled must not end the others
+            shift.running[job.id, job.lease] = None  # one that is cancelled must not end the others
         try:
             ready = [opened(job, shift.store.sealer, shift.rng) for job in jobs if not shift.was_cancelled(job)]
             live = [job for job in ready if isinstance(job, Job)]
@@ -173,7 +173,7 @@ class Slots:
             if shift.places.shared:
                 shift.places.leave()
             for outcome in outcomes:
-                del shift.running[outcome.job.id]
+                del shift.running[outcome.job.id, outcome.job.lease]
                 shift.ended(queue, self._settled(outcome))
 
 

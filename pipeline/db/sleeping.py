@@ -6,6 +6,7 @@ Knows neither jobs nor when to sleep.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from pipeline.db.connection import OwnConnection, connect_session, translated
@@ -24,6 +25,7 @@ class Sleeping:
         self._queues: set[str] = set()
         self._others: dict[str, float] = {}
         self._never = False
+        self._turn = asyncio.Lock()  # each queue's feeder comes here, and there is one connection
 
     async def fall_asleep(self, queue: str) -> bool:
         """Take the queue's lock, unless another sleeper has it. False when jobs are being added at this
@@ -33,6 +35,10 @@ class Sleeping:
         """
         if self._never:
             return False
+        async with self._turn:
+            return await self._fall_asleep(queue)
+
+    async def _fall_asleep(self, queue: str) -> bool:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._queues.clear()
@@ -62,14 +68,15 @@ class Sleeping:
 
     async def wake(self, queue: str) -> None:
         """Give the lock back: from now on nobody rings."""
-        if queue not in self._queues or self._connection is None:
-            return
-        self._queues.discard(queue)
-        try:
-            with translated():
-                await self._connection.fetchval(statement("jobs/wake_up"), queue)
-        except PgreflexError:
-            await self.close()
+        async with self._turn:
+            if queue not in self._queues or self._connection is None:
+                return
+            self._queues.discard(queue)
+            try:
+                with translated():
+                    await self._connection.fetchval(statement("jobs/wake_up"), queue)
+            except PgreflexError:
+                await self.close()
 
     async def close(self) -> None:
         """Give all locks back."""

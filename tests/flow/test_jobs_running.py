@@ -133,7 +133,8 @@ async def test_a_job_that_is_no_longer_the_workers_commits_nothing_saves_nothing
         await begun.wait()
         assert worker._shift is not None
         if how == "cancelled":
-            worker._shift.running[job.id] = None  # so that it goes on, as a plain function in a thread would
+            # it goes on all the same, as a plain function in a thread would
+            worker._shift.running = dict.fromkeys(worker._shift.running)
             assert await job.cancel("not needed")
         else:
             await lose(sql, worker._shift.worker)
@@ -254,6 +255,44 @@ async def test_a_running_job_that_is_cancelled_stops_and_is_not_written_again(
     assert worker.status().failed_total == 0
 
 
+async def test_a_task_goes_on_after_its_own_transaction_has_ended_the_job(
+    store: JobStore, jobs: Jobs, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    committed, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def pay(job: Job) -> None:
+        async with job.transaction():
+            pass
+        committed.set()
+        await go.wait()
+        done.set()
+
+    registry.add_task(pay, name="pay")
+    async with running(store, registry) as worker:
+        await jobs.enqueue("pay")
+        await committed.wait()
+        assert worker._shift is not None
+        await worker._chores._look_for_cancelled()
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_a_job_that_was_cancelled_and_let_run_again_runs(
+    store: JobStore, jobs: Jobs, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    async def noop(job: Job) -> int:
+        return 7
+
+    registry.add_task(noop, name="noop")
+    async with running(store, registry) as worker:
+        job = await jobs.enqueue("noop", run_at=datetime.now(UTC) + timedelta(hours=1))
+        assert await job.cancel()
+        worker.cancel([job.id])
+        assert await jobs.admin.retry([job.id]) == [job.id]
+        assert await job.result(timeout=10) == 7
+
+
 async def test_a_job_that_has_not_begun_in_time_expires(
     store: JobStore, jobs: Jobs, registry: Registry, sql: asyncpg.Connection
 ) -> None:
@@ -350,9 +389,7 @@ async def test_a_job_once_lost_is_run_alone_and_noted_first(
         nonlocal now, most
         now += 1
         most = max(most, now)
-        noted.append(
-            await sql.fetchval("select $1 = any(started) from pipeline.lease where id = $2", job.id, job.lease)
-        )
+        noted.append(await own.fetchval(STARTED, job.id, job.lease))
         now -= 1
 
     registry.add_task(work, name="work")
