@@ -2428,6 +2428,10 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
+    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has.
+    update pipeline.lease e
+    set ids = array(select i from unnest(e.ids) i where i <> all(v_back))
+    where e.ids && v_back;
     perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)

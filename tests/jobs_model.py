@@ -32,6 +32,7 @@ class ModelJob:
     attempt: int = 1
     lost: int = 0
     args: dict[str, Any] = field(default_factory=dict)
+    expires_at: float | None = None
 
     @property
     def lane(self) -> Lane:
@@ -154,6 +155,35 @@ class Model:
         return [
             job for job in self.live() if job.state == "delayed" and job.run_at <= self.now and job.queue in names
         ]
+
+    # -- steps of operators
+
+    def overdue(self, locked: set[Lane]) -> list[ModelJob]:
+        """What has not begun in time; jobs in line only in lanes that nobody has locked."""
+        free = set(self.lanes) - locked
+        return [
+            job
+            for job in self.live()
+            if job.expires_at is not None
+            and job.expires_at <= self.now
+            and (job.state == "delayed" or (job.state == "ready" and job.lane in free))
+        ]
+
+    def revivable(self) -> list[ModelJob]:
+        """What an operator may let run: what has ended and not finished, and what waits for its time."""
+        states = ("failed", "cancelled", "expired", "delayed")
+        return sorted((job for job in self.jobs.values() if job.state in states), key=lambda job: job.id)
+
+    def revived(self, jobs: Iterable[ModelJob]) -> None:
+        for job in jobs:
+            if job.state == "delayed":
+                job.step("promote")
+            else:  # a job anew, under its old number
+                job.state, job.attempt, job.lost, job.expires_at = "ready", 1, 0, None
+            job.run_at = self.now
+            self.requested.add(job.lane)
+            for lease in self.leases.values():
+                lease.ids.discard(job.id)
 
     # -- handing out
 

@@ -117,22 +117,27 @@ class World:
         attempts: int,
         number: int,
         slot: int | None = None,
+        expires: float | None = None,
     ) -> None:
         """Add jobs, at once or in a producer's open transaction."""
         producer = None if slot is None else self.producers[slot]
         connection = self.sql if producer is None else producer.connection
         rows = await connection.fetch(
             """select pipeline.enqueue('t', '{"n": 1}', queue => $1, priority => $2, key => $3, max_attempts => $4,
-                   run_at => case when $5::float8 > 0 then pipeline.now() + make_interval(secs => $5) end) as id
+                   run_at => case when $5::float8 > 0 then pipeline.now() + make_interval(secs => $5) end,
+                   expires_at => pipeline.now() + make_interval(secs => $7::float8)) as id
                from generate_series(1, $6)""",
-            queue, priority, key, attempts, delay, number,
+            queue, priority, key, attempts, delay, number, expires,
         )  # fmt: skip
         ids = [row["id"] for row in rows]
         state: Any = "delayed" if delay > 0 else "ready"
+        until = None if expires is None else self.model.now + expires
         made = [
-            ModelJob(id_, queue, priority, key, attempts, state, self.model.now + delay, args={"n": 1})
+            ModelJob(
+                id_, queue, priority, key, attempts, state, self.model.now + delay, args={"n": 1}, expires_at=until
+            )
             for id_ in ids
-        ]
+        ]  # fmt: skip
         await self._place(made, connection)
         for job in made:
             if producer is None:
@@ -337,6 +342,32 @@ class World:
             self.model.rules.pop(name, None)
         else:
             self.model.rules[name] = concurrency
+
+    async def cancel(self, pick: int, number: int) -> None:
+        """End some jobs, whoever holds them."""
+        jobs = sorted(self.model.live(), key=lambda job: job.id)[pick::3][:number]
+        ended = await self.sql.fetchval("select pipeline.cancel_jobs($1)", [job.id for job in jobs])
+        assert sorted(ended) == [job.id for job in jobs]
+        for job in jobs:
+            job.step("cancel")
+
+    async def retry(self, pick: int, number: int) -> None:
+        """Let some run again that have ended and not finished, and delayed ones at once."""
+        again = self.model.revivable()[pick::3][:number]
+        back = await self.sql.fetchval("select pipeline.retry_jobs($1)", [job.id for job in again])
+        assert sorted(back) == sorted(job.id for job in again)
+        self.model.revived(again)
+        self.seen["run again"] += len(again)
+        await self._place(again, self.sql)
+
+    async def expire(self) -> None:
+        """End what has not begun in time."""
+        due = self.model.overdue(self._locked("plain") | self._locked("turns"))
+        count = await self.sql.fetchval("select pipeline.expire_jobs()")
+        assert count == len(due), f"{count} have expired, not {due}"
+        for job in due:
+            job.step("expire")
+        self.seen["expired"] += count
 
     async def pass_time(self, seconds: float) -> None:
         """The clock jumps, and the workers that live have been seen since."""

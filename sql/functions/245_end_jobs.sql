@@ -92,7 +92,7 @@ revoke execute on function pipeline.expire_jobs from public;
 -- retry_jobs: lets jobs run again: dead letters and whatever else has ended but not finished, and delayed ones at once
 --
 -- A job keeps its id; its attempts begin anew. Returns the ids of those that it let run.
--- locks: the jobs' rows in the archive
+-- locks: the jobs' rows in the archive; the leases that still list one
 create or replace function pipeline.retry_jobs(ids bigint[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -123,6 +123,10 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
+    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has.
+    update pipeline.lease e
+    set ids = array(select i from unnest(e.ids) i where i <> all(v_back))
+    where e.ids && v_back;
     perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)

@@ -10,7 +10,7 @@ with given as (
     from unnest($1::bigint[], $2::bigint[], $4::text[], $5::jsonb[], $6::text[], $7::float8[], $8::float8[])
         as g (id, lease, state, result, error, ago, ms)
 ), held as materialized (
-    select l.id, l.counted from pipeline.lease l
+    select l.id, l.counted, l.ids from pipeline.lease l
     where l.id = any($2::bigint[]) and l.worker = $3
     order by l.id
     for key share
@@ -18,6 +18,8 @@ with given as (
     delete from pipeline.job j
     using given g, held h
     where h.id = g.lease and j.id = g.id
+        -- hashed; not what was given back, or was cancelled and runs again under another lease
+        and (g.lease, g.id) in (select m.id, unnest(m.ids) from held m)
     returning
         j.id, j.queue, j.priority, j.task, j.args, g.state, j.attempt, j.max_attempts, j.created_at, j.run_at,
         j.key, j.lost, j.workflow, j.expires_at, j.timeout, g.ago, g.ms, g.result, g.error

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.conftest import with_database
 from tests.jobs_world import QUEUES, World
 
-EXAMPLES = int(os.environ.get("PGREFLEX_JOBS_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("PGREFLEX_JOBS_EXAMPLES", "150"))
 STEPS = 40
 
 queues = st.sampled_from(QUEUES)
@@ -53,14 +53,16 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(
         queue=queues, priority=st.sampled_from([0, 0, 5]), key=keys, delay=st.sampled_from([0, 0, 0, 5, 100]),
         attempts=st.sampled_from([1, 2, 5]), number=st.integers(1, 4), slot=st.sampled_from([None, None, 0, 1, 2]),
+        expires=st.sampled_from([None, None, 1.0, 50.0]),
     )  # fmt: skip
     def enqueue(
-        self, queue: str, priority: int, key: str, delay: float, attempts: int, number: int, slot: int | None
-    ) -> None:
+        self, queue: str, priority: int, key: str, delay: float, attempts: int, number: int, slot: int | None,
+        expires: float | None,
+    ) -> None:  # fmt: skip
         if slot is not None and not self.is_open(slot):
             self.do(self.world.open_transaction(slot))
         key = key if queue == "turns" else ""
-        self.do(self.world.enqueue(queue, priority, key, delay, attempts, number, slot))
+        self.do(self.world.enqueue(queue, priority, key, delay, attempts, number, slot, expires))
 
     @rule(slot=slots, commit=st.sampled_from([True, True, False]))
     def end_transaction(self, slot: int, commit: bool) -> None:
@@ -167,6 +169,25 @@ class JobsMachine(RuleBasedStateMachine):
     def rule_of_keys(self, concurrency: int | None) -> None:
         self.do(self.world.rule("c", concurrency))
 
+    @rule(pick=st.integers(0, 2), number=st.integers(1, 3), again=st.booleans())
+    def cancel(self, pick: int, number: int, again: bool) -> None:
+        self.do(self.world.cancel(pick, number))
+        if again:  # while their workers still run them
+            self.do(self.world.retry(pick, number))
+
+    @rule(pick=st.integers(0, 2), number=st.integers(1, 5))
+    def retry(self, pick: int, number: int) -> None:
+        self.do(self.world.retry(pick, number))
+
+    @rule(queue=queues, delay=st.sampled_from([0, 100]), pick=picks, claims=st.booleans())
+    def expire(self, queue: str, delay: float, pick: int, claims: bool) -> None:
+        """What a worker holds does not expire; all else does."""
+        self.do(self.world.enqueue(queue, 0, "", delay, 5, 2, expires=1.0))
+        if claims:
+            self.do(self.world.claim(queue, pick, 1))
+        self.do(self.world.pass_time(2.0))
+        self.do(self.world.expire())
+
     @rule()
     def promote(self) -> None:
         self.do(self.world.promote())
@@ -228,5 +249,5 @@ def scratch(server_dsn: str, template: str) -> Any:
 def test_no_order_of_steps_makes_the_queue_differ_from_its_model(scratch: str) -> None:
     seen = run(scratch, EXAMPLES, derandomize="PGREFLEX_JOBS_RANDOM" not in os.environ)
     print(dict(seen))
-    for what in ("stragglers", "put back in line", "rescued", "refused", "begun"):
+    for what in ("stragglers", "put back in line", "rescued", "refused", "begun", "run again", "expired"):
         assert seen[what] > 0, f"the machine never saw {what}"

@@ -249,7 +249,7 @@ async def test_a_rescue_leaves_alone_what_is_being_finished(
             statement("jobs/finish"), ids(jobs), [job.lease for job in jobs], worker, ["finished"] * 2,
             [None] * 2, [None] * 2, [0.0] * 2, [0.0] * 2, [],
         )  # fmt: skip
-        assert tuple(row) == (2, 0)
+        assert row["finished"] == 2
         assert await asyncio.wait_for(store.rescue(), 5) == (0, 0)
     assert await store.rescue() == (0, 0)
     assert await sql.fetchval("select count(*) from pipeline.job") == 0
