@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import sys
 import uuid
@@ -335,3 +336,25 @@ async def test_what_enqueue_is_not_told_comes_from_the_task(cli: Cli, dsn: str, 
     row = await sql.fetchrow("select queue, priority, max_attempts from pipeline.job")
     assert row is not None
     assert tuple(row) == ("mail", 3, 9)
+
+
+async def test_the_commands_of_the_page_run_as_they_are_printed(
+    cli: Cli, dsn: str, sql: asyncpg.Connection
+) -> None:
+    page = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^## Operating\n.*?^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    await sql.execute("alter sequence pipeline.job_id_seq restart with 42")
+    assert await failed(sql, 1) == [42]
+    for line in block.splitlines():
+        result = await cli(*shlex.split(line)[1:], "-d", dsn)
+        assert result.status == 0, (line, result)
+    row = await sql.fetchrow("select * from pipeline.queue")
+    assert row is not None
+    assert (row["concurrency"], row["rate"], row["slots"], row["weight"], row["state"]) == (
+        5,
+        100,
+        20,
+        3,
+        "draining",
+    )
+    assert await sql.fetchval("select error from pipeline.job_archive where id = 42") == "cancelled: sent by hand"

@@ -1,4 +1,4 @@
-"""The examples of docs/jobs.md about secrets and tests, run as they are printed."""
+"""The examples of docs/jobs.md, run as they are printed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import asyncpg
+import pytest
 
+from pipeline.core.job_filter import STATES
 from pipeline.registry import Registry, load
-from pipeline.testing import jobs, run_inline
+from pipeline.testing import InlineHost, jobs, run_inline
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
@@ -20,6 +22,34 @@ PAGE = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
 def examples(section: str, language: str) -> list[str]:
     [text] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+async def test_the_first_example_tells_saves_and_commits(
+    sql: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [module] = examples("A task that tells, saves and commits once", "python")
+    (tmp_path / "bill.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = load(["bill"], Registry())
+    host = InlineHost(saved=1)
+    assert await run_inline("bill", customers=[7, 8, 9], registry=registry, host=host) == {"bills": 3}
+    assert (host.value, [line for _level, line in host.lines]) == (3, ["billing customer 8", "billing customer 9"])
+    await sql.execute("create table account (id int, cents int)")
+    await sql.execute("insert into account values (1, 500)")
+    await run_inline("pay_out", account=1, cents=120, registry=registry, conn=sql)
+    assert await sql.fetchval("select cents from account") == 380
+
+
+def test_the_table_of_contents_leads_to_headings() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", found.lower()).replace(" ", "-") for found in re.findall(r"^##+ (.*)$", PAGE, re.M)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
+
+
+def test_the_page_tells_every_state() -> None:
+    [section] = re.findall(r"^## States\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(STATES)
 
 
 async def test_the_example_with_secrets_keeps_them(
