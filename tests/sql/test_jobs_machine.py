@@ -179,6 +179,7 @@ class JobsMachine(RuleBasedStateMachine):
     def retry(self, pick: int, number: int) -> None:
         self.do(self.world.retry(pick, number))
 
+    @precondition(lambda self: not self.claim_is_open())
     @rule(queue=queues, delay=st.sampled_from([0, 100]), pick=picks, claims=st.booleans())
     def expire(self, queue: str, delay: float, pick: int, claims: bool) -> None:
         """What a worker holds does not expire; all else does."""
