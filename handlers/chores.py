@@ -55,6 +55,7 @@ class Chores:
         self._may_judge = may_judge
         self._poll = poll
         self._dead_seconds = dead_seconds
+        self._rescue_every = min(RESCUE_SECONDS, dead_seconds / 3)
         self._due = dict.fromkeys(("look", "rescue", "count", "archive"), 0.0)
 
     async def run(self) -> None:
@@ -105,7 +106,7 @@ class Chores:
     async def _now_and_then(self) -> None:
         now = time.monotonic()
         if now >= self._due["rescue"]:
-            self._due["rescue"] = now + RESCUE_SECONDS
+            self._due["rescue"] = now + self._rescue_every
             await self._rescue()
             if expired := await self._admin.expire():
                 self._shift.totals["expired"] += expired

@@ -33,7 +33,7 @@ from handlers.shift import Shift
 from handlers.slots import Slots
 from pipeline.core.job import Outcome
 from pipeline.core.status import JobsStatus, Quantiles
-from pipeline.db.heartbeat import Heartbeat
+from pipeline.db.heartbeat import BEAT_SECONDS, Heartbeat
 from pipeline.db.job_admin import JobAdmin
 from pipeline.db.job_notes import JobNotes, TaskPool
 from pipeline.db.jobs import DEAD_SECONDS, JobStore
@@ -130,7 +130,9 @@ class JobWorker:
             poll=self._poll,
             dead_seconds=self._dead_seconds,
         )
-        self._heartbeat = self._store.heartbeat(worker, self._name, names, lambda: self._turned)
+        self._heartbeat = self._store.heartbeat(
+            worker, self._name, names, lambda: self._turned, min(BEAT_SECONDS, self._dead_seconds / 5)
+        )
 
     async def run(self) -> None:
         """Run jobs until `stop`; then let the running ones end, and give back the others."""

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from pipeline.config import Config
 
-INTERRUPTED = 130
+SIGNALLED = 128
 
 
 class AppPrograms:
     """The long-running verbs of the command line."""
 
     async def run(self, config: Config) -> int | None:
-        """The daemon, until SIGTERM or SIGINT; both drain, a second SIGINT leaves at once."""
+        """The daemon, until SIGTERM or SIGINT; both drain, a second of either leaves at once."""
         from pipeline.app.daemon import Daemon  # noqa: PLC0415 - half a second that short verbs need not pay
 
         daemon = Daemon(config)
@@ -41,19 +41,19 @@ class AppPrograms:
 
 @contextmanager
 def stopping(shutdown: Callable[[], None]) -> Iterator[None]:
-    """Within the block, SIGTERM and the first SIGINT call `shutdown`; a second SIGINT ends the process."""
+    """Within the block, the first SIGTERM or SIGINT calls `shutdown`; the next one ends the process."""
     loop = asyncio.get_running_loop()
-    interrupts = 0
+    asked = False
 
-    def interrupted() -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts > 1:
-            os._exit(INTERRUPTED)  # the guard of an embedded server sees to the server
+    def heard(how: signal.Signals) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(SIGNALLED + how)  # the guard of an embedded server sees to the server
+        asked = True
         shutdown()
 
-    loop.add_signal_handler(signal.SIGTERM, shutdown)
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    for how in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(how, heard, how)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from pipeline.core.job import Job, JobHost, Outcome
 from pipeline.core.seal import Sealer
 from pipeline.core.status import QueueStatus
 from pipeline.db.connection import Connection, Database, Record, translated
-from pipeline.db.heartbeat import Heartbeat
+from pipeline.db.heartbeat import BEAT_SECONDS, Heartbeat
 from pipeline.db.job_producer import JobProducer
 from pipeline.db.queue_admin import QueueAdmin
 from pipeline.db.statements import statement
@@ -118,9 +118,16 @@ class JobStore(JobProducer):
         """The worker has ended; what it still holds may be rescued at once."""
         await self._db.execute("jobs/retire", worker)
 
-    def heartbeat(self, worker: int, name: str, queues: Sequence[str], turned: Callable[[], float]) -> Heartbeat:
-        """The worker's heartbeat, still to be started; it has a connection of its own."""
-        return Heartbeat(self._db.dsn, worker, name, queues, turned)
+    def heartbeat(
+        self,
+        worker: int,
+        name: str,
+        queues: Sequence[str],
+        turned: Callable[[], float],
+        every: float = BEAT_SECONDS,
+    ) -> Heartbeat:
+        """The worker's heartbeat, every so many seconds, still to be started; it has a connection of its own."""
+        return Heartbeat(self._db.dsn, worker, name, queues, turned, every=every)
 
     async def claim(
         self, queue: str, limit: int, worker: int, *, free: int | None = None, after: str = ""

@@ -450,6 +450,45 @@ async def test_jobs_of_a_killed_worker_are_run_by_another(
     assert sorted(attempts) == [1, 1, 2, 2, 2]
 
 
+async def test_a_worker_that_others_give_up_soon_shows_itself_as_much_oftener(
+    store: JobStore, registry: Registry, dsn: str, sql: asyncpg.Connection
+) -> None:
+    attempts: list[int] = []
+
+    async def work(job: Job) -> None:
+        attempts.append(job.attempt)
+        await asyncio.sleep(2.5)
+
+    registry.add_task(work, name="work")
+    async with (
+        job_store(dsn) as others,
+        running(store, registry, dead_seconds=1.0),
+        running(others, Registry(), {"elsewhere": 1}, dead_seconds=1.0),
+    ):
+        await store.enqueue("work")
+        await eventually(archived(sql, 1), within=20)
+    assert attempts == [1]
+
+
+async def test_a_job_of_a_batch_that_was_lost_with_a_worker_runs_as_a_batch_of_one(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    sizes: list[int] = []
+
+    async def together(jobs: list[Job]) -> None:
+        sizes.append(len(jobs))
+
+    registry.add_task(together, name="together", batch=3)
+    await store.enqueue_many("together", [{}] * 3)
+    lost = await store.register("lost", ["default"])
+    assert len(await claim(store, lost)) == 3
+    await lose(sql, lost)
+    async with running(store, registry):
+        rows = await eventually(archived(sql, 3))
+    assert {(row["state"], row["attempt"], row["lost"]) for row in rows} == {("finished", 2, 1)}
+    assert sizes == [1, 1, 1]
+
+
 async def test_a_blocked_loop_does_not_silence_a_worker_that_lives(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:

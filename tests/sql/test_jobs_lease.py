@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -145,6 +146,37 @@ async def test_a_rescue_leaves_alone_what_was_retried_or_ended_before(
     assert await store.rescue() == (1, 0)
     assert ids(await claim(store, second)) == [lost.id]
     assert await sql.fetchval("select attempt from pipeline.job where id = $1", again.id) == 2
+
+
+async def test_a_rescue_leaves_alone_a_dead_letter_that_runs_again_elsewhere(
+    store: JobStore, worker: int, second: int, sql: asyncpg.Connection
+) -> None:
+    await store.enqueue_many("t", [{}] * 2)
+    letter, other = await claim(store, worker)
+    await store.write(worker, [Outcome(letter, "fail", error="x")])
+    assert await sql.fetchval("select pipeline.retry_jobs($1)", [letter.id]) == [letter.id]
+    [again] = await claim(store, second)
+    assert (again.id, again.attempt) == (letter.id, 1)
+    await lose(sql, worker)
+    assert await store.rescue() == (1, 0)
+    assert ids(await claim(store, second)) == [other.id]
+    assert await sql.fetchval("select attempt from pipeline.job where id = $1", letter.id) == 1
+
+
+@pytest.mark.parametrize("step", ["finish", "fail", "retry", "release"])
+async def test_a_worker_cannot_end_a_job_that_was_cancelled_and_runs_again_elsewhere(
+    store: JobStore, worker: int, second: int, sql: asyncpg.Connection, step: Any
+) -> None:
+    await store.enqueue_many("t", [{}] * 2)
+    late, other = await claim(store, worker)
+    await sql.execute("select pipeline.cancel_jobs($1)", [late.id])
+    await sql.execute("select pipeline.retry_jobs($1)", [late.id])
+    [again] = await claim(store, second)
+    assert again.id == late.id
+    written = await store.write(worker, [Outcome(late, step), Outcome(other, "finish")], leases([late]))
+    assert written == Written(finished=1, refused=1)
+    assert await store.write(second, [Outcome(again, "finish")], leases([again])) == Written(finished=1)
+    assert await count(sql, "lease") == 0
 
 
 async def test_a_finish_that_waits_for_a_rescue_finishes_nothing(
