@@ -130,6 +130,14 @@ class Client:
         )
         return filled.made
 
+    async def rate_limit(self, key: str, limit: int, seconds: float = 1.0) -> bool:
+        """Whether one more may happen, if at most `limit` in any `seconds` are allowed for this key; counts a yes.
+
+        Strict over all processes. Raises QueryFailed for a limit below 1 or no time.
+        """
+        allowed: bool = await self.database.fetchval("jobs/rate_limit", key, limit, seconds)
+        return allowed
+
     async def emit(self, channel: str, payload: str | None = None) -> None:
         """Send an event of one's own to everybody who follows the feed."""
         await emit(self.database, channel, payload)

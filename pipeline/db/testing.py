@@ -76,6 +76,11 @@ class OneConnection(Database):
         with translated():
             return await self._open().execute(statement(name), *args, timeout=timeout)
 
+    @property
+    def connection(self) -> Connection:
+        """The one connection."""
+        return self._open()
+
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         with translated():

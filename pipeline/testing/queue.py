@@ -97,10 +97,17 @@ async def jobs(
 class QueueHost(InlineHost):
     """What jobs that are drained can talk to. Each has what it saved itself, and the results of those it needs."""
 
-    def __init__(self, flows: WorkflowStore) -> None:
+    def __init__(self, database: OneConnection, flows: WorkflowStore) -> None:
         super().__init__()
+        self._database = database
         self._flows = flows
         self._kept: dict[int, Any] = {}
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Any]:
+        connection = self._database.connection
+        async with connection.transaction():
+            yield connection
 
     async def save(self, job: Job, value: Any) -> None:
         self._kept[job.id] = msgspec.json.decode(msgspec.json.encode(value))
@@ -124,7 +131,7 @@ class Testing:
         self._worker = worker
         self._rng = Random(0)  # noqa: S311 - jitter that is the same each time
         self._flows = WorkflowStore(database, registry=registry, sealer=store.sealer)
-        store.host(QueueHost(self._flows))
+        store.host(QueueHost(database, self._flows))
 
     async def enqueue(self, task: TaskLike, args: Mapping[str, Any] | None = None, **more: Any) -> int:
         """Add a job, as Client.enqueue does for a task without options; returns its id."""

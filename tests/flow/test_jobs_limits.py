@@ -11,6 +11,7 @@ from random import Random
 import asyncpg
 import pytest
 
+from pipeline.app import Client
 from pipeline.core.job import Job
 from pipeline.db.jobs import JobStore
 from tests.jobs_kit import claim, finished, ids, job_store, leases, sweep
@@ -226,3 +227,9 @@ async def test_every_lane_is_swept_while_a_transaction_stays_open(
     await transaction.rollback()
     await open_.close()
     await late.close()
+
+
+async def test_a_program_asks_for_its_own_rates(dsn: str) -> None:
+    async with Client(dsn, pump=False) as client:
+        assert [await client.rate_limit("signup", 2, seconds=60) for _ in range(3)] == [True, True, False]
+        assert await client.rate_limit("other", 2, seconds=60)

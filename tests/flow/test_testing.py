@@ -418,3 +418,24 @@ async def test_a_block_that_has_ended_says_so(shop: Registry, dsn: str) -> None:
         pass
     with pytest.raises(UsageError, match="has ended"):
         await queue.drain()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["dsn", "conn"])
+async def test_a_drained_jobs_own_transaction_keeps_or_takes_back_its_effects(
+    dsn: str, sql: asyncpg.Connection, given: bool
+) -> None:
+    registry = Registry()
+    await sql.execute("create table effect (attempt int)")
+
+    async def pay(job: Job) -> None:
+        async with job.transaction() as connection:
+            await connection.execute("insert into effect values ($1)", job.attempt)
+            if job.attempt == 1:
+                raise OSError("no network")
+
+    registry.add_task(pay, name="pay", backoff=lambda attempt, error: 0.0)
+    async with jobs(None if given else dsn, conn=sql if given else None, registry=registry) as queue:
+        await queue.enqueue("pay")
+        drained = await queue.drain()
+        assert drained["finished"] == 1
+    assert [row["attempt"] for row in await sql.fetch("select attempt from effect")] == [2]
