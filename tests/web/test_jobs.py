@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import aiohttp
 import asyncpg
 import pytest
 
+from pipeline.app.daemon import Daemon
+from pipeline.config import Config
 from pipeline.core.seal import Sealer
 from pipeline.db.job_view import view_database
 from pipeline.db.jobs import JobStore, job_database
@@ -16,6 +19,7 @@ from pipeline.registry import Registry
 from pipeline.web.access import Tokens
 from pipeline.web.jobs import JobsApi
 from pipeline.web.server import WebServer
+from tests.conftest import eventually
 from tests.web.conftest import Serve, Source
 
 Client = aiohttp.ClientSession
@@ -230,3 +234,18 @@ async def test_what_is_not_there_stays_404_and_405(http: Client) -> None:
     for path, status in (("/api/v1/jobs/1/explode", 404), ("/api/v1/status", 405), ("/api/v1/queues", 405)):
         async with http.post(path) as answer:
             assert answer.status == status
+
+
+async def test_a_daemon_serves_its_own_jobs(dsn: str, sql: asyncpg.Connection) -> None:
+    daemon = Daemon(Config.model_validate({"dsn": dsn, "http": {"port": 0, "admin_token": ADMIN}}))
+    running = asyncio.create_task(daemon.run())
+    try:
+        await eventually(lambda: running.done() or daemon.live().ready, within=20, why="the daemon")
+        async with Client(daemon.web.url, headers={"Authorization": f"Bearer {ADMIN}"}) as http:
+            body = {"task": "shop.mail", "queue": "nobody"}
+            job = (await post(http, "/api/v1/jobs", body, 201))["job"]
+            assert (await get(http, f"/api/v1/jobs/{job}"))["state"] == "ready"
+            assert "nobody" in [one["queue"] for one in (await get(http, "/api/v1/queues"))["queues"]]
+    finally:
+        daemon.shutdown()
+        await asyncio.wait_for(running, 20)
