@@ -61,6 +61,16 @@ async def test_a_schedule_is_shown_with_its_runs(cli: Cli, dsn: str, sql: asyncp
     assert told["schedule"]["args"] == {"shop": 7}
 
 
+async def test_redacted_arguments_of_a_schedule_are_not_shown(cli: Cli, dsn: str, sql: asyncpg.Connection) -> None:
+    await make(sql, "s", "@daily", args='{"shop": 7, "code": 4711}')
+    await sql.execute("insert into pipeline.task (name, redact) values ('t', '{code}')")
+    for call in (["show", "s"], ["show", "s", "--json"], ["list", "--json"]):
+        result = await cli("schedules", *call, "-d", dsn)
+        assert result.status == 0
+        assert "4711" not in result.out
+    assert '{"code":"[redacted]","shop":7}' in (await cli("schedules", "show", "s", "-d", dsn)).out
+
+
 async def test_a_run_by_hand_prints_its_job(cli: Cli, dsn: str, sql: asyncpg.Connection) -> None:
     await make(sql, "s", "@yearly")
     result = await cli("schedules", "run-now", "s", "-d", dsn)

@@ -237,14 +237,18 @@ async def test_what_is_not_there_stays_404_and_405(http: Client) -> None:
 
 
 async def test_a_daemon_serves_its_own_jobs(dsn: str, sql: asyncpg.Connection) -> None:
-    daemon = Daemon(Config.model_validate({"dsn": dsn, "http": {"port": 0, "admin_token": ADMIN}}))
+    registry = Registry()
+    registry.add_task(mail, name="shop.mail", redact=["to"])
+    config = Config.model_validate({"dsn": dsn, "http": {"port": 0, "admin_token": ADMIN}})
+    daemon = Daemon(config, registry=registry)
     running = asyncio.create_task(daemon.run())
     try:
         await eventually(lambda: running.done() or daemon.live().ready, within=20, why="the daemon")
         async with Client(daemon.web.url, headers={"Authorization": f"Bearer {ADMIN}"}) as http:
-            body = {"task": "shop.mail", "queue": "nobody"}
+            body = {"task": "shop.mail", "args": {"to": 7}, "queue": "nobody"}
             job = (await post(http, "/api/v1/jobs", body, 201))["job"]
-            assert (await get(http, f"/api/v1/jobs/{job}"))["state"] == "ready"
+            shown = await get(http, f"/api/v1/jobs/{job}")
+            assert (shown["state"], shown["args"]) == ("ready", {"to": "[redacted]"})
             assert "nobody" in [one["queue"] for one in (await get(http, "/api/v1/queues"))["queues"]]
     finally:
         daemon.shutdown()
