@@ -1012,7 +1012,7 @@ CREATE FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error text) RE
         )
         select
             g.id, g.queue, g.priority, g.task, g.args, p_state, g.attempt, g.max_attempts, g.created_at, g.run_at,
-            g.expires_at, g.timeout, g.key, g.lost, g.workflow, pipeline.now(), p_error
+            g.expires_at, g.timeout, g.key, g.lost, g.workflow, (select pipeline.now()), p_error
         from gone g
         returning id
     )
@@ -3936,6 +3936,8 @@ CREATE TABLE pipeline.lease (
     started bigint[] DEFAULT '{}'::bigint[] NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE ONLY pipeline.lease ALTER COLUMN ids SET STORAGE EXTERNAL;
+ALTER TABLE ONLY pipeline.lease ALTER COLUMN started SET STORAGE EXTERNAL;
 
 COMMENT ON TABLE pipeline.lease IS 'Jobs handed out together to one worker; whoever holds the row may end them.';
 

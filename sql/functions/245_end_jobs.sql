@@ -34,7 +34,7 @@ as $$
         )
         select
             g.id, g.queue, g.priority, g.task, g.args, p_state, g.attempt, g.max_attempts, g.created_at, g.run_at,
-            g.expires_at, g.timeout, g.key, g.lost, g.workflow, pipeline.now(), p_error
+            g.expires_at, g.timeout, g.key, g.lost, g.workflow, (select pipeline.now()), p_error
         from gone g
         returning id
     )

@@ -2,5 +2,5 @@
 -- locks: none
 select a.queue, count(*) as failed
 from pipeline.job_archive a
-where a.state = 'failed' and a.finished_at > pipeline.now() - interval '1 day'
+where a.state = 'failed' and a.finished_at > (select pipeline.now()) - interval '1 day'
 group by a.queue

@@ -19,6 +19,6 @@ where a.id < $1 and a.id >= $10
     and ($4::text[] is null or a.task like any($4::text[]))
     and ($5::text[] is null or a.key like any($5::text[]))
     and ($6::text is null or position($6::text in lower(a.error)) > 0)
-    and ($7::float8 is null or a.finished_at >= pipeline.now() - make_interval(secs => $7::float8))
+    and ($7::float8 is null or a.finished_at >= (select pipeline.now()) - make_interval(secs => $7::float8))
 order by a.id desc
 limit $8::int

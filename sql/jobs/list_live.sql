@@ -27,6 +27,6 @@ where j.id < $1
     and ($4::text[] is null or j.task like any($4::text[]))
     and ($5::text[] is null or j.key like any($5::text[]))
     and ($6::text is null or position($6::text in lower(j.error)) > 0)
-    and ($7::float8 is null or j.created_at >= pipeline.now() - make_interval(secs => $7::float8))
+    and ($7::float8 is null or j.created_at >= (select pipeline.now()) - make_interval(secs => $7::float8))
 order by j.id desc
 limit $8::int
