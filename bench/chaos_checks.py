@@ -81,7 +81,7 @@ CHECKS = [
         """
         with handed as (
             select case when h.queue = 'rated' then h.queue else h.key end as name, h.at, h.jobs,
-                case when h.queue = 'rated' then 60 else 10 end as most
+                case when h.queue = 'rated' then 5 else 2 end as most
             from chaos.handed h where h.queue = 'rated' or h.key like 'rate:%'
         ), windows as (
             select h.name, h.at, h.most, sum(h.jobs) over (
@@ -190,7 +190,8 @@ from (
 group by cause order by cause
 """
 ERRORS = """
-select left(a.error, 90) as error, count(*) as n from chaos.again a
+select j.task || ': ' || left(a.error, 90) as error, count(*) as n from chaos.again a
+join pipeline.job_archive j on j.id = a.job
 where a.cause = 'retry' and a.burned and a.error not like '%not in attempt%' group by 1 order by 2 desc limit 5
 """
 STATES = "select a.task, a.state, count(*) as n from pipeline.job_archive a group by 1, 2 order by 1, 2"

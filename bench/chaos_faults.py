@@ -16,11 +16,10 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bench.chaos_worker import DEAD_SECONDS, Crew
+from bench.chaos_worker import DEAD_SECONDS, DOWN, Crew
 from pipeline.embedded import EmbeddedServer
 
 HARNESS = "chaos harness"
-DOWN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 SPARE_SECONDS = 2.0  # what a woken worker has for its late writes
 VICTIM = """
 select pg_terminate_backend(a.pid), a.application_name
@@ -33,7 +32,7 @@ select w.name from chaos.start s
 join pipeline.job j on j.id = s.job and j.task = 'chaos.long'
 join pipeline.lease l on l.id = s.lease
 join pipeline.worker w on w.id = l.worker
-where s.at > clock_timestamp() - interval '1 second'
+where s.at > clock_timestamp() - interval '0.7 seconds'
 """
 
 
@@ -127,7 +126,11 @@ class Faults:
         a long job, which then has much to say too late."""
         connection = await asyncpg.connect(self._dsn, timeout=5, server_settings={"application_name": HARNESS})
         try:
-            busy = {row["name"] for row in await connection.fetch(BUSY)}
+            for _ in range(60):
+                busy = {row["name"] for row in await connection.fetch(BUSY)}
+                if busy and self._workers.pick(self._rng, busy):
+                    break
+                await asyncio.sleep(0.05)
         finally:
             connection.terminate()
         if member := self._workers.pick(self._rng, busy) or self._workers.pick(self._rng):

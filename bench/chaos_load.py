@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from bench.chaos_worker import die_with_parent, log_to
+from bench.chaos_worker import DOWN, die_with_parent, log_to
 from pipeline.core.workflow import Workflow
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.workflows import WorkflowStore
@@ -104,7 +104,7 @@ class Producer:
                         left = []
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, PgreflexError, TimeoutError):
+            except (*DOWN, PgreflexError):
                 await asyncio.sleep(0.2)
         await asyncio.Event().wait()
 
@@ -126,7 +126,9 @@ class Producer:
         name, args, run_at = f"chaos.{kind}", {"n": n}, None
         if kind == "delayed":
             name, run_at = "chaos.started", datetime.now(UTC) + timedelta(seconds=self._rng.uniform(0.2, 8))
-        elif kind in ("one", "two", "key_rated", "tenant"):
+        elif kind == "key_rated":
+            args = {"n": 0}  # one key, so that its rate is reached
+        elif kind in ("one", "two", "tenant"):
             args = {"n": n % KEYS}
         elif kind == "unique":
             args = {"n": n % UNIQUE_KEYS}

@@ -122,7 +122,7 @@ async def rated(job: Job, n: int = 0) -> None:
     await effect(job)
 
 
-@task("chaos.key_rated", queue="keys", concurrency_key="rate:{n}", rate="10/s", max_attempts=OFTEN, backoff=SOON)
+@task("chaos.key_rated", queue="keys", concurrency_key="rate:{n}", rate="2/s", max_attempts=OFTEN, backoff=SOON)
 async def key_rated(job: Job, n: int) -> None:
     await effect(job)
 

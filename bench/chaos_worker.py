@@ -40,6 +40,9 @@ DRAIN_SECONDS = 5.0
 QUEUES = {"default": 20, "keys": 12, "five": 5, "rated": 10, "slow": 6, "processes": 2, "poison": 8}
 PRELOAD = ["bench.chaos_worker", "bench.chaos_load"]
 
+DOWN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
+"""What asyncpg raises when a server or a connection is gone."""
+
 Main = Callable[..., None]
 
 
