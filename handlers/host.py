@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import structlog
@@ -19,7 +19,7 @@ from handlers.running import clean
 from pipeline.core.job import Job, Level
 from pipeline.core.workflow import Results
 from pipeline.db.job_notes import JobNotes, LogLine
-from pipeline.errors import PgreflexError, TaskError
+from pipeline.errors import DatabaseUnavailable, PgreflexError, TaskError
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 1.0
@@ -42,6 +42,7 @@ class WorkerHost:
         self._loop = loop
         self._lines: list[LogLine] = []
         self._dropped = 0
+        self._writing = asyncio.Lock()
         self._said: dict[int, float] = {}
         self.ended: set[int] = set()
         self.ending: set[int] = set()
@@ -82,10 +83,14 @@ class WorkerHost:
         return await self._notes.results(job)
 
     def log(self, job: Job, message: str, level: Level) -> None:
+        if level not in get_args(Level):
+            raise TaskError(
+                f"a job's log has no level {level!r}", hint=f"It is one of {', '.join(get_args(Level))}."
+            )
         if len(self._lines) >= MOST_LINES:
             self._dropped += 1
             return
-        self._lines.append(LogLine(job, time.time(), level, clean(message)[:LINE_CHARACTERS]))
+        self._lines.append(LogLine(job, time.time(), level, clean(str(message))[:LINE_CHARACTERS]))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -106,15 +111,21 @@ class WorkerHost:
         return False
 
     async def write_log(self) -> None:
-        """Write down the lines so far; they are kept when the database is not there."""
-        lines, self._lines = self._lines, []
-        if not lines:
-            return
-        if self._dropped:
-            log.warning("lines of jobs' own logs were dropped: more than could be written", lines=self._dropped)
-            self._dropped = 0
-        try:
-            await self._notes.log(lines, self._worker)
-        except PgreflexError as error:
-            log.warning("the jobs' own log cannot be written yet", error=error.message)
-            self._lines = [*lines, *self._lines][:MOST_LINES]
+        """Write down the lines so far, also those that another call is writing; they are kept when the database is
+        not there, and dropped when it does not take them."""
+        async with self._writing:
+            lines, self._lines = self._lines, []
+            if not lines:
+                return
+            if self._dropped:
+                log.warning(
+                    "lines of jobs' own logs were dropped: more than could be written", lines=self._dropped
+                )
+                self._dropped = 0
+            try:
+                await self._notes.log(lines, self._worker)
+            except DatabaseUnavailable as error:
+                log.warning("the jobs' own log cannot be written yet", error=error.message)
+                self._lines = [*lines, *self._lines][:MOST_LINES]
+            except PgreflexError as error:
+                log.warning("lines of jobs' own logs were dropped: refused", lines=len(lines), error=error.message)

@@ -100,6 +100,7 @@ class JobWorker:
     async def start(self) -> None:
         """Register with the server."""
         names = list(self._wanted)
+        self._feeders, self._feeding, self._slots = {}, [], {}  # nothing is left of a life before
         self._turned = time.monotonic()
         worker = await self._store.register(self._name, names)
         await self._pool.open()
@@ -154,7 +155,10 @@ class JobWorker:
                 for name, concurrency in self._wanted.items():
                     if name != ANY:
                         self._resize(name, concurrency)
-                await shift.stopping.wait()
+                try:
+                    await shift.stopping.wait()
+                finally:
+                    shift.stopping.set()  # also where a loop has failed: nothing begins any more
                 await self._drain(shift)
                 for task in self._loops:
                     task.cancel()

@@ -1,6 +1,7 @@
-"""Opens the sealed arguments of a job before it runs.
+"""Opens the arguments of a job before it runs.
 
-Owns: what becomes of a job whose arguments cannot be opened here. Knows neither how they were sealed nor tasks.
+Owns: what becomes of a job whose arguments cannot be read or opened here. Knows neither how they were
+sealed nor tasks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from random import Random
 import msgspec
 import structlog
 
-from pipeline.core.job import Job, Outcome
+from pipeline.core.job import Job, Outcome, Unreadable
 from pipeline.core.seal import Sealer, is_sealed
 from pipeline.errors import KeyMissing, TaskError
 
@@ -27,6 +28,9 @@ def opened(job: Job, sealer: Sealer, rng: Random) -> Job | Outcome:
     Without the key it waits, for a fifth of its age and at least ten seconds, and loses no attempt: another
     process may have the key, or get it. What no key will open is put with the failed jobs at once.
     """
+    if isinstance(job.args, Unreadable):
+        log.warning("a job has failed", job=job.id, task=job.task, attempt=job.attempt, error=job.args.problem)
+        return Outcome(job, "fail", error=f"its arguments cannot be read: {job.args.problem}")
     if not is_sealed(job.args):
         return job
     try:

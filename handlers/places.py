@@ -34,18 +34,25 @@ class Places:
         try:
             await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.leave()
-            else:
+            if place.cancelled():
                 self._waiting[queue].remove(place)
+            else:
+                self.leave()
             raise
 
     def leave(self) -> None:
         """Give a place back."""
         if not self.shared:
             return
-        waiting = {name: self._weights[name] for name, places in self._waiting.items() if places}
-        if waiting:
-            self._waiting[self._shares.next(waiting)].popleft().set_result(None)
-        else:
+        # One that was cancelled a moment ago still stands in line: its task has not run since.
+        first = {name: place for name, line in self._waiting.items() if (place := _first(line)) is not None}
+        if not first:
             self._free += 1
+            return
+        name = self._shares.next({name: self._weights[name] for name in first})
+        self._waiting[name].remove(first[name])
+        first[name].set_result(None)
+
+
+def _first(line: deque[asyncio.Future[None]]) -> asyncio.Future[None] | None:
+    return next((place for place in line if not place.done()), None)

@@ -68,6 +68,7 @@ class Shift:
         self.alone = asyncio.Lock()
         self.claimed_at: dict[int, float] = {}
         self._cancelled: OrderedDict[int, float] = OrderedDict()
+        self._told: set[tuple[int, int]] = set()
 
     def take(self, queue: HeldQueue, jobs: Sequence[Job], now: float, asked: float) -> None:
         """These were handed out to this worker, which had asked for them at `asked`."""
@@ -88,6 +89,8 @@ class Shift:
     def ended(self, queue: HeldQueue, outcome: Outcome) -> None:
         """This job has ended here, one way or another."""
         self.outcomes.add(outcome)
+        if self.claimed_at:
+            self.claimed_at.pop(outcome.job.id, None)
         queue.held -= 1
         queue.ended += 1
         if not queue.changed.is_set() and queue.room():
@@ -96,15 +99,30 @@ class Shift:
     def cancel(self, ids: Sequence[int]) -> None:
         """Somebody has cancelled these jobs: end those that run here, let none begin that is on its way."""
         self._cancelled.update(dict.fromkeys(ids, time.monotonic()))
-        for (id_, _lease), task in list(self.running.items()):
-            if task is not None and id_ in self._cancelled and id_ in ids:
-                log.info("a job that runs here was cancelled", job=id_)
-                task.cancel()
+        wanted = set(ids)
+        for run, task in self.running.items():
+            if run[0] in wanted and run not in self._told:  # once: a second time would disturb what tidies up
+                self._told.add(run)
+                log.info("a job that runs here was cancelled", job=run[0])
+                if task is not None:
+                    task.cancel()
         while len(self._cancelled) > REMEMBERED:
             self._cancelled.popitem(last=False)
 
     def was_cancelled(self, job: Job) -> bool:
         return job.id in self._cancelled
+
+    def begins(self, job: Job, task: asyncio.Task[None] | None) -> None:
+        """The job runs in this task from now on; None: with others, which its end must not end."""
+        self.running[job.id, job.lease] = task
+
+    def ends(self, job: Job) -> bool:
+        """It does not run any more; True if it was told to end because somebody has cancelled it."""
+        run = job.id, job.lease
+        del self.running[run]
+        told = run in self._told
+        self._told.discard(run)
+        return told
 
     def wake_all(self) -> None:
         """There may be jobs in any queue."""

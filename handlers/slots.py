@@ -64,30 +64,38 @@ class Slots:
                     await self._run_together(jobs, task)
             else:
                 await self._run(job, me)
+            if shift.stopping.is_set():
+                return  # a task that swallows its cancellation must not hold up the end
 
     async def _run(self, job: Job, me: asyncio.Task[None]) -> None:
         shift, queue = self._shift, self._queue
-        outcome = None
+        outcome, ending = None, False
         if shift.places.shared:
             await self._take_place(job)
-        shift.running[job.id, job.lease] = me
+        shift.begins(job, me)
         try:
-            if job.lost:
-                outcome = await self._run_alone(job, me)
+            if shift.stopping.is_set():
+                outcome = Outcome(job, "release")  # it has waited for its place until then
             elif shift.was_cancelled(job):
                 outcome = Outcome(job, "ended")
+            elif job.lost:
+                outcome = await self._run_alone(job, me)
             else:
                 outcome = await self._run_opened(job, me)
                 shift.runs.append(outcome.ms or 0.0)
         except asyncio.CancelledError:
-            if not shift.was_cancelled(job) or me.uncancel() > 0:
-                raise
-            outcome = Outcome(job, "ended")
+            ending = True
         finally:  # cancelled: the job goes back
-            del shift.running[job.id, job.lease]
+            if shift.ends(job):
+                ending = (
+                    me.cancelling() > 0 and me.uncancel() > 0
+                )  # the slot goes on, also when that was swallowed
+                outcome = outcome or Outcome(job, "ended")
             if shift.places.shared:
                 shift.places.leave()
             shift.ended(queue, self._settled(outcome or Outcome(job, "release")))
+        if ending:
+            raise asyncio.CancelledError
 
     async def _take_place(self, *jobs: Job) -> None:
         try:
@@ -159,7 +167,7 @@ class Slots:
         if shift.places.shared:
             await self._take_place(*jobs)
         for job in jobs:
-            shift.running[job.id, job.lease] = None  # one that is cancelled must not end the others
+            shift.begins(job, None)  # one that is cancelled must not end the others
         try:
             ready = [opened(job, shift.store.sealer, shift.rng) for job in jobs if not shift.was_cancelled(job)]
             live = [job for job in ready if isinstance(job, Job)]
@@ -173,7 +181,7 @@ class Slots:
             if shift.places.shared:
                 shift.places.leave()
             for outcome in outcomes:
-                del shift.running[outcome.job.id, outcome.job.lease]
+                shift.ends(outcome.job)
                 shift.ended(queue, self._settled(outcome))
 
 

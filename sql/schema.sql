@@ -51,6 +51,8 @@ begin
             coalesce(q.concurrency is not null or q.rate is not null, false)
         from asked a
         left join pipeline.queue q on q.name = a.queue
+        -- one that no index takes must not keep all others from being made
+        where octet_length(a.queue) + octet_length(a.key) <= 2000
         on conflict do nothing
         returning queue, priority, key
     ), stated as (
@@ -1093,8 +1095,16 @@ begin
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
     select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
         perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
+    end if;
+
+    if keys is not null or v_known.key is not null then
+        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, k.key)
+        from (
+            select coalesce(a.key, pipeline.render_key(v_known.key, a.args)) as key from unnest(args, keys) a (args, key)
+        ) k
+        where length(k.key) > 200;
     end if;
 
     perform pg_current_xact_id(); -- before a position is drawn
@@ -2815,6 +2825,14 @@ begin
     from pipeline.workflow_edges(jobs, v_names, on_failure) e;
     perform pipeline.refuse_cycle(v_names, v_edge_job, v_edge_need);
 
+    perform pipeline.refuse_job(k.task, '{}', null, null, null, null, k.key)
+    from (
+        select t.name as task, pipeline.render_key(t.key, coalesce(j.one -> 'args', '{}')) as key
+        from jsonb_array_elements(jobs) j (one)
+        join pipeline.task t on t.name = j.one ->> 'task' and t.key is not null
+        where j.one ->> 'key' is null
+    ) k
+    where length(k.key) > 200;
     perform pg_current_xact_id(); -- before a position is drawn
     insert into pipeline.workflow (name, on_failure, total, pending, created_at)
     values (start_workflow.name, start_workflow.on_failure, cardinality(v_names), cardinality(v_names), v_now)
@@ -3101,10 +3119,11 @@ CREATE FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) RETURN
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen
-    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d+):(\d+):(.*)$');
+    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen;
+    -- anybody's key may look like this, and must not end in an error
+    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d{1,5}):(\d{1,5}):(.*)$');
     v_after constant text := coalesce(left(v_goes_on[3], v_goes_on[2]::int), p_after);
-    v_priority smallint := v_goes_on[1]::smallint;
+    v_priority smallint := least(greatest(v_goes_on[1]::int, -32768), 32767);
     v_key text := coalesce(substr(v_goes_on[3], v_goes_on[2]::int + 1), p_after);
     v_round int := case when v_goes_on is null or v_key > v_after then 1 else 2 end;
     v_priorities smallint[] := '{}';

@@ -61,6 +61,14 @@ class JobHost(Protocol):
     def wait(self, work: Coroutine[Any, Any, T]) -> T: ...
 
 
+class Unreadable(dict[str, Any]):
+    """In place of arguments that Postgres takes for JSON and nobody here can read. problem: why."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__()
+        self.problem = problem
+
+
 class Job(msgspec.Struct, frozen=True, gc=False):
     """One job as its task sees it. Times are Unix seconds by the server's clock.
 

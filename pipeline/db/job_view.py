@@ -211,4 +211,7 @@ def _row(row: Record) -> JobRow:
 
 
 def _shown(row: Record) -> dict[str, Any] | str:
-    return shown(msgspec.json.decode(row["args"]), tuple(row["redact"] or ()))
+    try:
+        return shown(msgspec.json.decode(row["args"]), tuple(row["redact"] or ()))
+    except (msgspec.DecodeError, RecursionError):
+        return "[unreadable]"

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.core.job import Job, JobHost, Outcome
+from pipeline.core.job import Job, JobHost, Outcome, Unreadable
 from pipeline.core.seal import Sealer
 from pipeline.core.status import QueueStatus
 from pipeline.db.connection import Connection, Database, Record, translated
@@ -182,7 +182,8 @@ class JobStore(JobProducer):
         """
         ended = [o for o in outcomes if o.step in ENDS]
         retried = [o for o in outcomes if o.step in ("retry", "snooze")]
-        released = [o for o in outcomes if o.step == "release"]
+        # What has ended otherwise is taken off its lease too; should it have been put back since, it runs again.
+        released = [o for o in outcomes if o.step in ("release", "ended")]
         written = sum(o.step == "ended" for o in outcomes)
         counts = {"retried": 0, "released": 0}
         async with self._db.acquire() as connection:
@@ -211,7 +212,7 @@ class JobStore(JobProducer):
         if any(outcome.job.workflow is not None for outcome in outcomes):
             self.when_ended()
         counts |= dict(row)
-        return Written(**counts, refused=len(outcomes) - sum(counts.values()) - written)
+        return Written(**counts, refused=max(0, len(outcomes) - sum(counts.values()) - written))
 
     async def promote(self, queues: Sequence[str], limit: int = 1_000) -> tuple[int, float | None]:
         """Let delayed jobs run that are due; returns how many, and seconds until the next one is."""
@@ -275,7 +276,14 @@ async def finish(connection: Connection, worker: int, ended: Sequence[Outcome], 
     return row
 
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decoder = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _decode(text: str) -> dict[str, Any]:
+    try:
+        return _decoder(text)
+    except (msgspec.DecodeError, RecursionError) as error:  # a number without end, brackets 3,000 deep
+        return Unreadable(str(error))
 
 
 def _jobs(rows: Sequence[Record], host: JobHost | None) -> list[Job]:

@@ -37,8 +37,16 @@ begin
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
     select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
         perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
+    end if;
+
+    if keys is not null or v_known.key is not null then
+        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, k.key)
+        from (
+            select coalesce(a.key, pipeline.render_key(v_known.key, a.args)) as key from unnest(args, keys) a (args, key)
+        ) k
+        where length(k.key) > 200;
     end if;
 
     perform pg_current_xact_id(); -- before a position is drawn

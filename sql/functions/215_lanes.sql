@@ -39,6 +39,8 @@ begin
             coalesce(q.concurrency is not null or q.rate is not null, false)
         from asked a
         left join pipeline.queue q on q.name = a.queue
+        -- one that no index takes must not keep all others from being made
+        where octet_length(a.queue) + octet_length(a.key) <= 2000
         on conflict do nothing
         returning queue, priority, key
     ), stated as (

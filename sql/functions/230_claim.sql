@@ -190,10 +190,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen
-    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d+):(\d+):(.*)$');
+    -- where a look that gave up goes on: priority, length of the key where it began, that key and the last one seen;
+    -- anybody's key may look like this, and must not end in an error
+    v_goes_on constant text[] := regexp_match(p_after, '^\x01(-?\d{1,5}):(\d{1,5}):(.*)$');
     v_after constant text := coalesce(left(v_goes_on[3], v_goes_on[2]::int), p_after);
-    v_priority smallint := v_goes_on[1]::smallint;
+    v_priority smallint := least(greatest(v_goes_on[1]::int, -32768), 32767);
     v_key text := coalesce(substr(v_goes_on[3], v_goes_on[2]::int + 1), p_after);
     v_round int := case when v_goes_on is null or v_key > v_after then 1 else 2 end;
     v_priorities smallint[] := '{}';

@@ -31,6 +31,14 @@ begin
     from pipeline.workflow_edges(jobs, v_names, on_failure) e;
     perform pipeline.refuse_cycle(v_names, v_edge_job, v_edge_need);
 
+    perform pipeline.refuse_job(k.task, '{}', null, null, null, null, k.key)
+    from (
+        select t.name as task, pipeline.render_key(t.key, coalesce(j.one -> 'args', '{}')) as key
+        from jsonb_array_elements(jobs) j (one)
+        join pipeline.task t on t.name = j.one ->> 'task' and t.key is not null
+        where j.one ->> 'key' is null
+    ) k
+    where length(k.key) > 200;
     perform pg_current_xact_id(); -- before a position is drawn
     insert into pipeline.workflow (name, on_failure, total, pending, created_at)
     values (start_workflow.name, start_workflow.on_failure, cardinality(v_names), cardinality(v_names), v_now)
