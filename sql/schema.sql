@@ -2928,7 +2928,7 @@ begin
             where s.queue = l.queue and s.priority = l.priority and s.key = l.key
             order by s.n desc limit 1
         ) s
-        where l.queue = p_queue and l.last_pos is null and (
+        where l.queue = p_queue and l.last_pos is distinct from 0 and (
             (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
             or s.searched_at <= v_now - make_interval(secs => p_search_every)
         )
@@ -2959,7 +2959,7 @@ begin
         -- The lock in one statement and the look in the next, under a newer snapshot: in one statement the lock sees the
         -- newest mark and the look an older set of leases, and jobs are handed out twice.
         perform from pipeline.lane l
-        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
+        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is distinct from 0
             and (v_lane.limited or not l.limited)
         for update skip locked;
         continue when not found;

@@ -65,7 +65,7 @@ BUGS = [
     Bug(
         "finish of what was given back",
         FINISH,
-        "and (g.lease, g.id) in (select m.id, unnest(m.ids) from held m)",
+        "and ((g.lease, g.id) in (select m.id, unnest(m.ids) from held m)) is true",
         "",
     ),
     Bug("old leases list what runs again", "functions/245_end_jobs.sql", "where e.ids && v_back", "where false"),
@@ -82,7 +82,12 @@ BUGS = [
         "$2::bigint[] is not null",
     ),
     # stragglers
-    Bug("sweep off", SWEEP, "l.last_pos is null and (\n", "l.last_pos is null and false and (\n"),
+    Bug(
+        "sweep off",
+        SWEEP,
+        "l.last_pos is distinct from 0 and (\n",
+        "l.last_pos is distinct from 0 and false and (\n",
+    ),
     Bug("sweep ignores leases", SWEEP, "where e.queue = p_queue and", "where false and"),
     Bug("sweep looks only before its lock", SWEEP, LOOKED_AFTER + "unnest(e.ids)", LOOKED_AFTER + "0", RACES),
     Bug("sweep ignores a limit", SWEEP, "if cardinality(v_ids) > 0 and v_lane.limited then", "if false then"),
@@ -127,7 +132,7 @@ BUGS = [
             f"    v_taken bigint;\n    v_last_pos bigint := (select min(l.last_pos) {OF_QUEUE});\n",
         ),
     ),
-    Bug("sweep ignores a pause", SWEEP, "and l.last_pos is null", "", RACES),
+    Bug("sweep ignores a pause", SWEEP, "and l.last_pos is distinct from 0", "", RACES),
     Bug(
         "adopt does not wait for a pause",
         LANES,

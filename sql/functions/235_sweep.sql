@@ -2,7 +2,8 @@
 --
 -- p_every: seconds between two sweeps of a lane. p_search_every: seconds after which everything below the mark is searched,
 -- settled or not, in case a lease was lost. Jobs with a key, or of a queue with a limit, are not handed out here: they go
--- back in line, where the limits are checked.
+-- back in line, where the limits are checked. A queue that is paused is left alone (its last_pos is 0); one that is drained
+-- is not, or a job that commits late would keep it from ever being empty.
 -- locks: each lane that has something, SKIP LOCKED, after the look, so that a long look delays no claim
 -- index: job_ready
 create or replace function pipeline.sweep(
@@ -42,7 +43,7 @@ begin
             where s.queue = l.queue and s.priority = l.priority and s.key = l.key
             order by s.n desc limit 1
         ) s
-        where l.queue = p_queue and l.last_pos is null and (
+        where l.queue = p_queue and l.last_pos is distinct from 0 and (
             (s.settled < s.mark and s.swept_at <= v_now - make_interval(secs => p_every))
             or s.searched_at <= v_now - make_interval(secs => p_search_every)
         )
@@ -73,7 +74,7 @@ begin
         -- The lock in one statement and the look in the next, under a newer snapshot: in one statement the lock sees the
         -- newest mark and the look an older set of leases, and jobs are handed out twice.
         perform from pipeline.lane l
-        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is null
+        where l.queue = p_queue and l.priority = v_lane.priority and l.key = v_lane.key and l.last_pos is distinct from 0
             and (v_lane.limited or not l.limited)
         for update skip locked;
         continue when not found;

@@ -13,5 +13,5 @@ cross join lateral (
     where s.queue = l.queue and s.priority = l.priority and s.key = l.key
     order by s.n desc limit 1
 ) s
-where l.queue = $1 and l.last_pos is null
+where l.queue = $1 and l.last_pos is distinct from 0
     and (s.settled < s.mark or s.searched_at <= t.now - make_interval(secs => $3))
