@@ -106,7 +106,15 @@ class Outcomes:
             raise
         except PgreflexError as error:
             text = clean(f"the outcome could not be stored: {error.message}")
-            await self._write([Outcome(outcome.job, "fail", error=text, began=outcome.began, ms=outcome.ms)])
+            try:
+                await self._write([Outcome(outcome.job, "fail", error=text, began=outcome.began, ms=outcome.ms)])
+            except DatabaseUnavailable:
+                raise
+            except PgreflexError as refused:  # it runs again later; the others must not wait behind it for ever
+                log.warning("the end of a job cannot be written", job=outcome.job.id, error=refused.message)
+                self._leases[outcome.job.lease] -= 1
+                if not self._leases[outcome.job.lease]:
+                    del self._leases[outcome.job.lease]
 
     async def _write(self, batch: list[Outcome]) -> None:
         touched = Counter(outcome.job.lease for outcome in batch)

@@ -29,6 +29,66 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.add_jobs(task text, args jsonb[], queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, expires_at timestamp with time zone, keys text[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    v_now timestamptz := pipeline.now();
+    v_known pipeline.task;
+    v_bad jsonb;
+    v_ids bigint[];
+begin
+    select * into v_known from pipeline.task t where t.name = task;
+    queue := coalesce(queue, v_known.queue, 'default');
+    priority := coalesce(priority, v_known.priority, 0);
+    max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
+    timeout := coalesce(timeout, v_known.timeout);
+    expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
+    select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
+    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
+    end if;
+
+    if keys is not null or v_known.key is not null then
+        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, k.key)
+        from (
+            select coalesce(a.key, pipeline.render_key(v_known.key, a.args)) as key from unnest(args, keys) a (args, key)
+        ) k
+        where length(k.key) > 200;
+    end if;
+
+    perform pg_current_xact_id(); -- before a position is drawn
+    with given as materialized (
+        select a.args, a.i,
+            coalesce(a.key, case when v_known.key is not null then pipeline.render_key(v_known.key, a.args) end, '') as key
+        from unnest(args, keys) with ordinality a (args, key, i)
+        where a.i <= cardinality(add_jobs.args)
+    ), made as (
+        insert into pipeline.job (
+            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
+        )
+        select
+            task, g.args, queue, priority, case when run_at > v_now then null else nextval('pipeline.job_pos') end,
+            greatest(run_at, v_now), v_now, max_attempts, timeout, g.key, expires_at
+        from given g order by g.i
+        returning id
+    ), asked as (
+        insert into pipeline.lane_request (queue, priority, key)
+        select queue, priority, g.key from (select distinct g.key from given g) g
+        where not exists (
+            select from pipeline.lane l where l.queue = queue and l.priority = priority::smallint and l.key = g.key
+        )
+    )
+    select array_agg(m.id order by m.id) into v_ids from made m;
+    if v_ids is not null and (run_at <= v_now) is not false then
+        perform pipeline.ring_workers(queue);
+    end if;
+    return coalesce(v_ids, '{}');
+end
+$$;
+
 CREATE FUNCTION pipeline.adopt_lanes() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1075,65 +1135,14 @@ CREATE FUNCTION pipeline.enqueue_many(task text, args jsonb[], queue text DEFAUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
-declare
-    v_now timestamptz := pipeline.now();
-    v_known pipeline.task;
-    v_bad jsonb;
-    v_ids bigint[];
-    v_key record;
 begin
-    select * into v_known from pipeline.task t where t.name = task;
-    if v_known.unique_by is not null then
+    if exists (select from pipeline.task t where t.name = task and t.unique_by is not null) then
         return array(
             select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, a.key, expires_at)
             from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
     end if;
-    queue := coalesce(queue, v_known.queue, 'default');
-    priority := coalesce(priority, v_known.priority, 0);
-    max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
-    timeout := coalesce(timeout, v_known.timeout);
-    expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
-    select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
-        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
-    end if;
-
-    if keys is not null or v_known.key is not null then
-        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, k.key)
-        from (
-            select coalesce(a.key, pipeline.render_key(v_known.key, a.args)) as key from unnest(args, keys) a (args, key)
-        ) k
-        where length(k.key) > 200;
-    end if;
-
-    perform pg_current_xact_id(); -- before a position is drawn
-    with given as materialized (
-        select a.args, a.i,
-            coalesce(a.key, case when v_known.key is not null then pipeline.render_key(v_known.key, a.args) end, '') as key
-        from unnest(args, keys) with ordinality a (args, key, i)
-        where a.i <= cardinality(enqueue_many.args)
-    ), made as (
-        insert into pipeline.job (
-            task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
-        )
-        select
-            task, g.args, queue, priority, case when run_at > v_now then null else nextval('pipeline.job_pos') end,
-            greatest(run_at, v_now), v_now, max_attempts, timeout, g.key, expires_at
-        from given g order by g.i
-        returning id
-    ), asked as (
-        insert into pipeline.lane_request (queue, priority, key)
-        select queue, priority, g.key from (select distinct g.key from given g) g
-        where not exists (
-            select from pipeline.lane l where l.queue = queue and l.priority = priority::smallint and l.key = g.key
-        )
-    )
-    select array_agg(m.id order by m.id) into v_ids from made m;
-    if v_ids is not null and (run_at <= v_now) is not false then
-        perform pipeline.ring_workers(queue);
-    end if;
-    return coalesce(v_ids, '{}');
+    return pipeline.add_jobs(task, args, queue, priority, run_at, max_attempts, timeout, expires_at, keys);
 end
 $$;
 
@@ -1195,6 +1204,7 @@ declare
     v_queue text := nullif(tg_argv[1], '');
     v_share double precision := tg_argv[2]::double precision;
     v_rows jsonb[];
+    v_keys text[];
     v_skipped bigint;
 begin
     if pipeline.foreign_cast(tg_relid) is not null then
@@ -1212,7 +1222,13 @@ begin
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;
     if v_rows is not null then
-        perform pipeline.enqueue_many(v_task, v_rows, queue => v_queue);
+        -- A key that is too long keeps its beginning: the row is written whatever becomes of its job.
+        v_keys := (
+            select array_agg(case when length(k.key) > 200 then left(k.key, 168) || md5(k.key) else k.key end order by r.i)
+            from pipeline.task t, unnest(v_rows) with ordinality r (args, i), lateral pipeline.render_key(t.key, r.args) k (key)
+            where t.name = v_task and t.key is not null
+        );
+        perform pipeline.add_jobs(v_task, v_rows, v_queue, null, null, null, null, null, v_keys);
     end if;
     return null;
 exception when others then
@@ -4586,6 +4602,8 @@ ALTER TABLE ONLY pipeline.alert_progress
     ADD CONSTRAINT alert_progress_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES pipeline.alert_rule(id) ON DELETE CASCADE;
 
 REVOKE ALL ON FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.add_jobs(task text, args jsonb[], queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, expires_at timestamp with time zone, keys text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.adopt_lanes() FROM PUBLIC;
 

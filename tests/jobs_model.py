@@ -285,7 +285,7 @@ class Model:
             del self.leases[lease.id]
             for job in (self.jobs[id_] for id_ in lease.ids if self.jobs[id_].state == "running"):
                 ran = job.lost == 0 or job.id in lease.started
-                if ran and (job.lost >= 2 or job.attempt >= job.max_attempts):
+                if ran and (job.lost >= 2 or (job.lost > 0 and job.attempt >= job.max_attempts)):
                     job.step("fail")
                     failed += 1
                     continue

@@ -4,6 +4,7 @@
 -- savepoint a statement. It never breaks the write: a row whose jsonb is above 1 MB, or any error of its own, makes a
 -- WARNING and no job.
 -- arguments: task, queue or '' for the task's own, share
+-- The jobs of a unique task are added without a look at others: that look would wait for other writers.
 -- locks: none that anyone waits for
 
 -- A cast to json that to_jsonb would call for a row of the table, with the rights of the schema's owner, though another
@@ -40,6 +41,7 @@ declare
     v_queue text := nullif(tg_argv[1], '');
     v_share double precision := tg_argv[2]::double precision;
     v_rows jsonb[];
+    v_keys text[];
     v_skipped bigint;
 begin
     if pipeline.foreign_cast(tg_relid) is not null then
@@ -57,7 +59,13 @@ begin
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;
     if v_rows is not null then
-        perform pipeline.enqueue_many(v_task, v_rows, queue => v_queue);
+        -- A key that is too long keeps its beginning: the row is written whatever becomes of its job.
+        v_keys := (
+            select array_agg(case when length(k.key) > 200 then left(k.key, 168) || md5(k.key) else k.key end order by r.i)
+            from pipeline.task t, unnest(v_rows) with ordinality r (args, i), lateral pipeline.render_key(t.key, r.args) k (key)
+            where t.name = v_task and t.key is not null
+        );
+        perform pipeline.add_jobs(v_task, v_rows, v_queue, null, null, null, null, null, v_keys);
     end if;
     return null;
 exception when others then

@@ -17,20 +17,33 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
-declare
-    v_now timestamptz := pipeline.now();
-    v_known pipeline.task;
-    v_bad jsonb;
-    v_ids bigint[];
-    v_key record;
 begin
-    select * into v_known from pipeline.task t where t.name = task;
-    if v_known.unique_by is not null then
+    if exists (select from pipeline.task t where t.name = task and t.unique_by is not null) then
         return array(
             select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, a.key, expires_at)
             from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
     end if;
+    return pipeline.add_jobs(task, args, queue, priority, run_at, max_attempts, timeout, expires_at, keys);
+end
+$$;
+
+-- add_jobs: what enqueue_many does for a task that is not unique, and a trigger for every task, because it must not wait
+create or replace function pipeline.add_jobs(
+    task text, args jsonb[], queue text, priority int, run_at timestamptz, max_attempts int, timeout interval,
+    expires_at timestamptz, keys text[]
+) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    v_now timestamptz := pipeline.now();
+    v_known pipeline.task;
+    v_bad jsonb;
+    v_ids bigint[];
+begin
+    select * into v_known from pipeline.task t where t.name = task;
     queue := coalesce(queue, v_known.queue, 'default');
     priority := coalesce(priority, v_known.priority, 0);
     max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
@@ -54,7 +67,7 @@ begin
         select a.args, a.i,
             coalesce(a.key, case when v_known.key is not null then pipeline.render_key(v_known.key, a.args) end, '') as key
         from unnest(args, keys) with ordinality a (args, key, i)
-        where a.i <= cardinality(enqueue_many.args)
+        where a.i <= cardinality(add_jobs.args)
     ), made as (
         insert into pipeline.job (
             task, args, queue, priority, pos, run_at, created_at, max_attempts, timeout, key, expires_at
@@ -78,3 +91,4 @@ begin
     return coalesce(v_ids, '{}');
 end
 $$;
+revoke execute on function pipeline.add_jobs from public;

@@ -1,7 +1,8 @@
 -- rescue: takes the leases of workers that have not been seen for $1 seconds, and gives their jobs another attempt
 -- $1 float8: seconds   $2 bigint: leases at most
 -- A job that was never lost before may have run: it loses an attempt. One that was is begun alone and with a note (begin):
--- with the note it did run, without it nothing happens to it. The third loss ends a job, and so does the last attempt.
+-- with the note it did run, without it nothing happens to it. The third loss ends a job, and so does one in its last
+-- attempt, unless it is the first: then it is not known whether the job had begun at all.
 -- Returns how many were given back, and how many failed.
 -- locks: the leases, SKIP LOCKED: one that its worker is using this moment is left for the next time; the jobs
 with dead as materialized (
@@ -23,7 +24,7 @@ with dead as materialized (
             when j.lost = 0 or j.id = any(f.started) then
                 case
                     when j.lost >= 2 then 'three workers vanished while they ran this job'
-                    when j.attempt >= j.max_attempts then 'the worker vanished in the last attempt'
+                    when j.attempt >= j.max_attempts and j.lost > 0 then 'the worker vanished in the last attempt'
                 end
         end as end_of_it
     from (select unnest(ids) as id, started, worker from freed) f

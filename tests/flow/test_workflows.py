@@ -194,6 +194,7 @@ async def test_a_note_that_becomes_visible_late_is_found(dsn: str, registry: Reg
             await other.fetchval("select pipeline.cancel_jobs($1)", [early])
             resolver.wake()
             await eventually(lambda: resolver.released_total == 1)
+            assert (await runs[1].wait(20)).failed == 1  # so that nothing but the late note is left to look for
             await transaction.commit()
             if woken:
                 resolver.wake()

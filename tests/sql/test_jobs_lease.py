@@ -121,15 +121,19 @@ async def test_a_rescued_job_comes_back_with_the_next_attempt(
     assert f"worker {worker} was not seen" in await sql.fetchval("select error from pipeline.job")
 
 
-async def test_a_rescued_job_without_attempts_left_has_failed(
-    store: JobStore, worker: int, sql: asyncpg.Connection
+async def test_a_job_lost_in_its_last_attempt_fails_once_it_is_known_to_have_begun(
+    store: JobStore, worker: int, second: int, sql: asyncpg.Connection
 ) -> None:
     await store.enqueue("t", max_attempts=1)
     await claim(store, worker)
     await lose(sql, worker)
+    assert await store.rescue() == (1, 0)  # it may have been one that only waited its turn there
+    [job] = await claim(store, second)
+    assert await store.begin(job, second)
+    await lose(sql, second)
     assert await store.rescue() == (0, 1)
-    row = await sql.fetchrow("select state, attempt, error from pipeline.job_archive")
-    assert (row["state"], row["attempt"]) == ("failed", 1)
+    row = await sql.fetchrow("select state, lost, error from pipeline.job_archive")
+    assert (row["state"], row["lost"]) == ("failed", 2)
     assert "not seen any more" in row["error"]
     assert await count(sql, "job") == 0
 
