@@ -40,7 +40,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
 ENDED: frozenset[State] = frozenset({"finished", "failed", "cancelled", "expired"})
 
 AHEAD_SECONDS = 0.1
-MOST_AHEAD = 2_000
+MOST_AHEAD = 4_000
 
 
 class JobHost(Protocol):
