@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.job import ENDED, TRANSITIONS, Job, State, Step, after, claim_size
+from pipeline.core.job import ENDED, MOST_AHEAD, TRANSITIONS, Job, State, Step, after, claim_size
 
 
 def job(attempt: int = 1, max_attempts: int = 3) -> Job:
@@ -56,6 +56,6 @@ def test_fast_jobs_are_taken_in_large_batches_and_not_one_by_one() -> None:
 def test_a_worker_with_an_idle_slot_and_nothing_else_always_asks(concurrency: int, held: int, rate: float) -> None:
     size = claim_size(concurrency, held, rate)
     assert size >= 0
-    assert size + held <= max(held, concurrency + 2_000)
+    assert size + held <= max(held, concurrency + MOST_AHEAD)
     if held < concurrency // 2:
         assert size > 0
