@@ -232,8 +232,9 @@ async def test_a_whole_workflow_can_be_retried(hand: Hand) -> None:
 
 async def test_a_dead_letter_of_a_lost_worker_counts_as_a_failure(hand: Hand, sql: asyncpg.Connection) -> None:
     flow = await start(hand, diamond())
-    await sql.execute("update pipeline.job set max_attempts = 1")
-    await hand.take()
+    await sql.execute("update pipeline.job set max_attempts = 1, lost = 1 where needs = 0")
+    [job] = await hand.take()
+    assert await hand.jobs.begin(job, hand.worker)
     await lose(sql, hand.worker)
     assert await hand.jobs.rescue() == (0, 1)
     await hand.resolve()
