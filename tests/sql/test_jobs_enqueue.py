@@ -295,3 +295,23 @@ async def test_waiting_for_the_table_lets_writers_pass(sql: asyncpg.Connection, 
     finally:
         await holder.close()
         await writer.close()
+
+
+async def test_jobs_are_copied_in_with_their_keys_and_all_or_none(dsn: str, sql: asyncpg.Connection) -> None:
+    registry = Registry()
+
+    async def send(job: object, customer: int) -> None: ...
+
+    registry.add_task(send, name="send", queue="mail", priority=3, concurrency_key="customer:{customer}")
+    async with job_store(dsn, registry) as store:
+        assert await store.copy("send", ({"customer": n % 2} for n in range(1_000)), timeout=5) == 1_000
+        rows = await sql.fetch(
+            "select queue, priority, key, count(*) from pipeline.job group by 1, 2, 3 order by 3"
+        )
+        assert [tuple(row) for row in rows] == [("mail", 3, "customer:0", 500), ("mail", 3, "customer:1", 500)]
+        worker = await store.register("w", ["mail"])
+        jobs = await claim(store, worker, 1_000, "mail")
+        assert {job.key for job in jobs} == {"customer:0", "customer:1"}
+        with pytest.raises(TaskError, match="missing a required argument"):
+            await store.copy("send", [{"customer": 1}, {"wrong": 1}])
+        assert await sql.fetchval("select count(*) from pipeline.job") == 1_000
