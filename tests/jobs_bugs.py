@@ -36,9 +36,6 @@ TURNS, QUEUE, LANES = CLAIM, "functions/225_queues.sql", "functions/215_lanes.sq
 RATE, UNIQUE = "functions/205_limits.sql", "functions/202_enqueue_unique.sql"
 FINISH, RETRY, RELEASE, RESCUE = (f"jobs/{name}.sql" for name in ("finish", "retry", "release", "rescue"))
 LOOKED_AFTER = "and j.pos <= v_state.mark\n                    and j.id not in (\n                        select "
-UNIQUE_LOCK = (
-    "insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;"
-)
 LAST_POS = "coalesce((\n                    select "
 OF_QUEUE = "from pipeline.lane l where l.queue = p_queue"
 SEEN = "v_seen := coalesce(v_lane.key, v_seen);"
@@ -186,14 +183,14 @@ BUGS = [
     Bug(
         "clock of the rate steps back",
         RATE,
-        "select greatest(p_newest, floor(",
-        "select greatest(0, floor(",
+        "greatest(m.slot, excluded.slot)",
+        "excluded.slot",
         LIMITER,
     ),
     # admission
     Bug("promotes what waits for others", "jobs/promote.sql", "and j.needs = 0", "", RACES),
     Bug("promotes early", "jobs/promote.sql", "j.run_at <= (select pipeline.now())", "true"),
-    Bug("unique key is not locked", UNIQUE, UNIQUE_LOCK, "", RACES),
+    Bug("unique key is not locked", UNIQUE, "u.key = p_unique for update", "u.key = p_unique", RACES),
     Bug(
         "merges into what was promoted",
         UNIQUE,

@@ -27,6 +27,7 @@ SWEEP_BEFORE_LOCK = ("235_sweep", "        -- The lock in one statement and the 
 DELAYED = """
 select pipeline.enqueue('t', '{"n": [1]}', unique_key => 'u', run_at => pipeline.now() + interval '1 h')
 """
+UNIQUE_AFTER_LOCK = ("202_enqueue_unique", "    select * into v_job from pipeline.job j")
 SWEEP_SECOND_LANE = ("235_sweep", "        exit when v_room <= 0;\n        -- A hint")
 
 
@@ -57,19 +58,32 @@ async def stop_before(sql: asyncpg.Connection, place: tuple[str, str], only: str
     await sql.execute(text.replace(mark, f"if {only} then {STOP} end if;\n{mark}"))
 
 
+async def waiting(sql: asyncpg.Connection, kind: str = "%") -> bool:
+    """Whether some session waits for a lock."""
+    await sql.execute("select pg_stat_clear_snapshot()")  # a transaction would go on seeing its first look
+    found: bool = await sql.fetchval(
+        """select count(*) > 0 from pg_stat_activity
+           where wait_event_type = 'Lock' and wait_event like $1 and datname = current_database()""",
+        kind,
+    )
+    return found
+
+
 async def waits(sql: asyncpg.Connection, kind: str = "%") -> None:
     """Until some session waits for a lock."""
+    await eventually(lambda: waiting(sql, kind), why="a session that waits")
+
+
+async def can_settle(sql: asyncpg.Connection) -> None:
+    """Until whatever was open when a sweep last looked has ended, in other databases of the server, too."""
 
     async def found() -> bool:
-        await sql.execute("select pg_stat_clear_snapshot()")  # a transaction would go on seeing its first look
-        waiting: bool = await sql.fetchval(
-            """select count(*) > 0 from pg_stat_activity
-               where wait_event_type = 'Lock' and wait_event like $1 and datname = current_database()""",
-            kind,
+        ended: bool = await sql.fetchval(
+            "select bool_and(settling_xid < pg_snapshot_xmin(pg_current_snapshot())) from pipeline.lane_state"
         )
-        return waiting
+        return ended
 
-    await eventually(found, why="a session that waits")
+    await eventually(found, why="the end of older transactions")
 
 
 async def test_a_claim_that_began_before_a_pause_hands_out_nothing_after_it(
@@ -142,7 +156,7 @@ async def test_two_sweeps_at_once_hand_out_a_straggler_once(
 
 
 async def test_a_sweep_with_little_room_leaves_the_rest_to_the_next(
-    store: JobStore, worker: int, other: asyncpg.Connection
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     async with other.transaction():
         late = [await other.fetchval("select pipeline.enqueue('late')") for _ in range(3)]
@@ -150,6 +164,7 @@ async def test_a_sweep_with_little_room_leaves_the_rest_to_the_next(
         await claim(store, worker)
         await sweep(store, worker)
     for straggler in late:
+        await can_settle(sql)
         assert ids(await sweep(store, worker, limit=1)) == [straggler]
 
 
@@ -181,6 +196,7 @@ async def test_a_straggler_of_another_lane_is_found_when_it_was_drawn_during_a_s
     assert ids(await claim(store, second)) == [newest]
     await sql.execute(UNLOCK)
     assert await swept == []
+    await can_settle(sql)
     for _ in range(4):  # nothing else is open: whatever may settle does
         assert await sweep(store, worker) == []
     await open_.commit()
@@ -295,6 +311,23 @@ async def test_of_two_that_add_the_same_unique_job_the_second_waits_and_adds_non
     assert await sql.fetchval("select count(*) from pipeline.job") == 1
 
 
+async def test_of_two_that_find_a_unique_key_of_old_one_waits_and_adds_none(
+    store: JobStore, sql: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """Neither makes its row, and the first has not yet changed it."""
+    old = await store.enqueue("t", unique_key="u")
+    await sql.execute("select pipeline.cancel_jobs(array[$1::bigint])", old)
+    await stop_before(sql, UNIQUE_AFTER_LOCK, "p_args ? 'first'")
+    await sql.execute(LOCK)
+    first = asyncio.ensure_future(store.enqueue("t", {"first": 1}, unique_key="u"))
+    await waits(sql, "advisory")
+    second = asyncio.ensure_future(other.fetchval("select pipeline.enqueue('t', unique_key => 'u')"))
+    await eventually(lambda: second.done() or waiting(sql, "transactionid"), why="the second's wait or its end")
+    await sql.execute(UNLOCK)
+    assert await second == await first
+    assert await sql.fetchval("select count(*) from pipeline.job") == 1
+
+
 async def test_when_the_first_of_two_unique_jobs_rolls_back_the_second_is_added(
     store: JobStore, sql: asyncpg.Connection
 ) -> None:
@@ -335,14 +368,17 @@ async def test_two_claims_of_one_limited_key_at_once_keep_to_the_limit(
         assert await claim(store, worker, queue=queue) == []
 
 
-async def test_a_lane_made_during_a_pause_is_paused(store: JobStore, worker: int, sql: asyncpg.Connection) -> None:
+async def test_a_lane_made_during_a_pause_is_paused(
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
     await store.enqueue("t")
     async with sql.transaction():
         await sql.execute("select pipeline.pause_queue('default')")
         adopted = asyncio.ensure_future(store.adopt())
-        done: Any = asyncio.ensure_future(waits(sql, "advisory"))
+        done: Any = asyncio.ensure_future(waits(other, "advisory"))
         await asyncio.wait([adopted, done], return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
+        await asyncio.wait([done])
     assert await adopted == 1
     assert await claim(store, worker) == []
     await sql.execute("select pipeline.resume_queue('default')")
