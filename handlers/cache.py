@@ -12,19 +12,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeAlias, TypeVar, Unpack
 
 import structlog
 
 from handlers.cache_keys import Call
-from handlers.cache_loads import Loaded, Loader, Loads, Scope, scope_of_request
+from handlers.cache_loads import Loads, Scope, scope_of_request
+from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, SharedCache
 from pipeline.core.cache import CacheCore
-from pipeline.core.cachekey import freeze, seconds
+from pipeline.core.cache_policy import Options, Policy
+from pipeline.core.cachekey import freeze
 from pipeline.core.events import Batch
-from pipeline.core.freshness import Probe
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.status import CacheStatus
 from pipeline.errors import PgreflexError, UsageError
@@ -34,19 +34,8 @@ log = structlog.get_logger("pgreflex.cache")
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Ttl: TypeAlias = "float | str | timedelta | None"
 Tags: TypeAlias = "str | Iterable[str] | None"
 RATIO_SECONDS = 60.0
-
-
-class CacheSource(Protocol):
-    """What the cache needs of a database; pipeline.db.cache.CacheDatabase is one."""
-
-    async def probe(self) -> Probe: ...
-
-    async def read(
-        self, query: str, args: Sequence[Any], *, timeout: float | None = None
-    ) -> tuple[list[dict[str, Any]], Snapshot]: ...
 
 
 class Cache:
@@ -54,7 +43,8 @@ class Cache:
 
     prober: the database that is asked for its position. max_bytes, max_entries: bounds; bytes are estimates.
     max_staleness: seconds; a read served from the cache reflects every transaction that committed longer ago.
-    max_direct_loads: how many loads may run at once while nothing may be served. clock: monotonic seconds.
+    max_direct_loads: how many loads may run at once while nothing may be served. shared: a second level that all
+    processes share. analyst: finds the tags of queries. clock: monotonic seconds.
     """
 
     name = "cache"
@@ -67,6 +57,8 @@ class Cache:
         max_entries: int = 100_000,
         max_staleness: float = 1.0,
         max_direct_loads: int = 32,
+        shared: SharedCache | None = None,
+        analyst: Analyst | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_staleness <= 0:
@@ -74,81 +66,75 @@ class Cache:
         self.core = CacheCore(max_bytes=max_bytes, max_entries=max_entries, max_staleness=max_staleness)
         self._source = prober
         self._clock = clock
-        self._loads = Loads(self.core, clock, max_direct_loads)
+        self._analyst = analyst
+        self._loads = Loads(self.core, clock, max_direct_loads, shared)
         self._stopping = asyncio.Event()
         self._failure = ""
         self._samples: deque[tuple[float, int, int]] = deque()
 
-    async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, ttl: Ttl = None) -> Any:
+    async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, **options: Unpack[Options]) -> Any:
         """The value of `key`, from the cache or else from `loader`; requests at the same time share one load.
 
         loader: returns the value or a Loaded. Its reading must begin after it is called; one that reads
         inside an older transaction must return the snapshot, too. What it raises, all who wait get, and
         nothing is stored. Values of this cache that it uses pass on their tags and their time to live.
-        tags: what the value depends on; None when only the loader can tell.
-        ttl: seconds, "5m" or a timedelta. None is a value like any other.
+        tags: what the value depends on; None when only the loader can tell. options: see Options.
+        None is a value like any other.
         """
         if scope_of_request.get() is None:
             entry = self.core.read(key, self._clock())
             if entry is not None:
                 self._loads.hits += 1
                 return entry.value
-        return await self._loads.get(key, loader, _tag_set(tags), seconds(ttl))
+        return await self._loads.get(key, loader, tag_set(tags), Policy.of(options))
 
-    async def fetch(self, query: str, *args: Any, tags: Tags, ttl: Ttl = None) -> list[dict[str, Any]]:
-        """The rows of a query that only reads, each a dict. Raises our errors only."""
+    async def query(
+        self, sql: str, *args: Any, tags: Tags = None, **options: Unpack[Options]
+    ) -> list[dict[str, Any]]:
+        """The rows of a query that only reads, each a dict. Raises our errors only.
+
+        tags: what the rows depend on, and you vouch for it; None: they are found by looking at the query, and
+        UsageError says why where they cannot be. options: see Options.
+        """
+        depends, settings = tag_set(tags), None
+        if depends is None:
+            if self._analyst is None:
+                raise UsageError("this cache cannot find the tags of a query", hint="Give tags=...")
+            found = await self._analyst.tags(sql, args)
+            depends, settings = found.tags, found.key
 
         async def load() -> Loaded:
-            rows, snapshot = await self._source.read(query, args)
+            scope = scope_of_request.get()
+            rows, snapshot = await ((scope and scope.source) or self._source).read(sql, args)
             return Loaded(rows, snapshot)
 
-        rows: list[dict[str, Any]] = await self.get_or_load(("sql", query, freeze(args)), load, tags=tags, ttl=ttl)
+        key = ("sql", sql, freeze(args), settings)
+        rows: list[dict[str, Any]] = await self.get_or_load(key, load, tags=depends, **options)
         return rows
 
     def cached(
-        self, *, tags: Tags, ttl: Ttl = None, key: Callable[..., Hashable] | None = None
+        self, *, tags: Tags, key: Callable[..., Hashable] | None = None, **options: Unpack[Options]
     ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
         """Cache what an async function returns, by its arguments.
 
-        tags: templates over the arguments, `"orders:{order_id}"`. key: makes the key from the arguments,
-        for those that have no plain value. Raises UsageError at once where a template names no argument.
+        tags: templates over the arguments, `"orders:{order_id}"`; None when only the result tells, a Loaded. key:
+        makes the key from the arguments, for those that have no plain value. options: see Options. Raises
+        UsageError at once where a template names no argument.
         """
-        lifetime = seconds(ttl)
+        return cached_by(lambda: self, tags=tags, key=key, options=options)
 
-        def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-            call = Call(function, _tag_set(tags), key)
-
-            async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
-                its_key = call.key(args, kwargs)
-                if scope_of_request.get() is None:
-                    entry = self.core.read(its_key, self._clock())
-                    if entry is not None:
-                        self._loads.hits += 1
-                        return entry.value  # type: ignore[no-any-return]
-                return await self._loads.get(  # type: ignore[no-any-return]
-                    its_key, lambda: function(*args, **kwargs), call.tags(args, kwargs), lifetime
-                )
-
-            return call.dressed(cached_call)
-
-        return decorate
-
-    @contextmanager
-    def bypass(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def bypass(self) -> AsyncIterator[None]:
         """Inside, every request of this task loads for itself: nothing is served, shared or stored."""
-        outer = scope_of_request.get()
-        token = scope_of_request.set(Scope(bypass=True, loads=outer.loads if outer else ()))
-        try:
+        async with bypass():
             yield
-        finally:
-            scope_of_request.reset(token)
 
-    def invalidate(self, tags: Tags) -> None:
+    async def invalidate(self, tags: Tags) -> None:
         """Drop what depends on `tags`, here only, as if they had changed; no load in flight is stored."""
-        for tag in _tag_set(tags) or ():
+        for tag in tag_set(tags) or ():
             self.core.change(tag, None)
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Drop everything in this process; loads in flight are not stored."""
         self.core.clear()
 
@@ -231,7 +217,48 @@ class Cache:
         return (self._loads.hits - hits) / asked if asked else None
 
 
-def _tag_set(tags: Tags) -> frozenset[str] | None:
+def tag_set(tags: Tags) -> frozenset[str] | None:
+    """Tags as they were written, as a set; None stays None."""
     if tags is None:
         return None
     return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)
+
+
+@asynccontextmanager
+async def bypass() -> AsyncIterator[None]:
+    """Inside, every request of this task to any cache loads for itself."""
+    outer = scope_of_request.get()
+    scope = Scope(bypass=True, loads=outer.loads, source=outer.source) if outer else Scope(bypass=True)
+    token = scope_of_request.set(scope)
+    try:
+        yield
+    finally:
+        scope_of_request.reset(token)
+
+
+def cached_by(
+    find: Callable[[], Cache | None], *, tags: Tags, key: Callable[..., Hashable] | None, options: Options
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """Cache what an async function returns in the cache that `find` gives at each call; None: call it."""
+    policy = Policy.of(options)
+
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        call = Call(function, tag_set(tags), key)
+
+        async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
+            cache = find()
+            if cache is None:
+                return await function(*args, **kwargs)
+            its_key = call.key(args, kwargs)
+            if scope_of_request.get() is None:
+                entry = cache.core.read(its_key, cache._clock())
+                if entry is not None:
+                    cache._loads.hits += 1
+                    return entry.value  # type: ignore[no-any-return]
+            return await cache._loads.get(  # type: ignore[no-any-return]
+                its_key, lambda: function(*args, **kwargs), call.tags(args, kwargs), policy
+            )
+
+        return call.dressed(cached_call)
+
+    return decorate

@@ -9,34 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
-
+from handlers.cache_seams import CacheSource, Loaded, Loader, SharedCache, SharedEntry
 from pipeline.core.cache import CacheCore
-from pipeline.core.cachekey import estimate_bytes
+from pipeline.core.cache_policy import Policy
+from pipeline.core.cachekey import estimate_bytes, stable_key
 from pipeline.core.fill import Flight, Verdict
-from pipeline.core.snapshot import Snapshot
 from pipeline.errors import PgreflexError
 
-
-class Loaded(msgspec.Struct, frozen=True):
-    """What a loader may return instead of the bare value.
-
-    snapshot: one all of which the value contains, by `pg_current_snapshot()` in the statement that read
-    it or in an earlier one; None when unknown. tags: what the value depends on besides the tags that were
-    announced.
-    """
-
-    value: Any
-    snapshot: Snapshot | None = None
-    tags: tuple[str, ...] = ()
-
-
-Loader: TypeAlias = Callable[[], Awaitable[Any]]
 JOINS = 3  # loads of others that one request waits for before it loads for itself whatever happens
 
 
@@ -60,13 +44,19 @@ class _Load:
 
 
 class Scope:
-    """Where a request comes from, when it is not plain: inside `bypass()`, or inside other loads."""
+    """Where a request comes from, when it is not plain: inside `bypass()`, or inside other loads.
 
-    __slots__ = ("bypass", "loads")
+    source: on what queries run there in place of the cache's own connections.
+    """
 
-    def __init__(self, *, bypass: bool, loads: tuple[_Load, ...]) -> None:
+    __slots__ = ("bypass", "loads", "source")
+
+    def __init__(
+        self, *, bypass: bool = False, loads: tuple[_Load, ...] = (), source: CacheSource | None = None
+    ) -> None:
         self.bypass = bypass
         self.loads = loads  # the outermost first
+        self.source = source
 
 
 scope_of_request: ContextVar[Scope | None] = ContextVar("pgreflex_cache_scope", default=None)
@@ -78,8 +68,11 @@ class Loads:
     max_direct: how many loads may run at once while nothing may be served.
     """
 
-    def __init__(self, core: CacheCore, clock: Callable[[], float], max_direct: int) -> None:
+    def __init__(
+        self, core: CacheCore, clock: Callable[[], float], max_direct: int, shared: SharedCache | None = None
+    ) -> None:
         self.core = core
+        self.shared = shared
         self.hits = self.misses = self.bypassed = 0
         self._clock = clock
         self._direct = asyncio.Semaphore(max_direct)
@@ -92,7 +85,7 @@ class Loads:
     def __len__(self) -> int:
         return len(self._flying)
 
-    async def get(self, key: Hashable, loader: Loader, tags: frozenset[str] | None, ttl: float | None) -> Any:
+    async def get(self, key: Hashable, loader: Loader, tags: frozenset[str] | None, policy: Policy) -> Any:
         """What `key` stands for, loaded if it must be. Call it when the cache has no entry that may be
         served.
         """
@@ -120,7 +113,7 @@ class Loads:
             if self.core.may_share(load.flight, load.verdict, joined):
                 load.pass_on(outer)
                 return value
-        load = self._begin(key, loader, tags, ttl, outer)
+        load = self._begin(key, loader, tags, policy, scope, outer)
         value = await _wait(load)
         load.pass_on(outer)
         return value
@@ -136,35 +129,67 @@ class Loads:
         key: Hashable,
         loader: Loader,
         tags: frozenset[str] | None,
-        ttl: float | None,
+        policy: Policy,
+        scope: Scope | None,
         outer: tuple[_Load, ...],
     ) -> _Load:
         load = _Load(Flight(key, tags))
         self._flying[key] = load  # whoever comes from now on joins this one, not a detached one
-        load.task = asyncio.create_task(self._fly(load, loader, ttl, outer), name="cache-load")
+        inner = Scope(loads=(*outer, load), source=scope.source if scope else None)
+        load.task = asyncio.create_task(self._fly(load, loader, policy, inner), name="cache-load")
         load.task.add_done_callback(_retrieve)
         return load
 
-    async def _fly(self, load: _Load, loader: Loader, ttl: float | None, outer: tuple[_Load, ...]) -> Any:
+    async def _fly(self, load: _Load, loader: Loader, policy: Policy, scope: Scope) -> Any:
         flight = load.flight
-        scope_of_request.set(Scope(bypass=False, loads=(*outer, load)))
+        scope_of_request.set(scope)
         try:
-            async with self._turn(nested=bool(outer)):
+            async with self._turn(nested=len(scope.loads) > 1):
                 self.core.begin(flight, self._clock())
-                loaded = _unwrap(await loader())
+                loaded = await self._load(flight, loader, policy)
             load.verdict = self.core.finish(
                 flight,
                 loaded.value,
                 snapshot=loaded.snapshot,
                 tags=loaded.tags,
-                ttl=ttl,
+                policy=policy,
+                ttl=loaded.ttl,
                 size=estimate_bytes(loaded.value),
                 now=self._clock(),
             )
+            if load.verdict is Verdict.STORED and not loaded.was_shared:
+                await self._share(flight, loaded, policy)
             return loaded.value
         finally:
             if self._flying.get(flight.key) is load:
                 del self._flying[flight.key]
+
+    async def _load(self, flight: Flight, loader: Loader, policy: Policy) -> Loaded:
+        """What the other processes share, or else what the loader returns."""
+        shared = self.shared
+        if shared is None or not policy.shared:
+            return _unwrap(await loader())
+        key = stable_key(policy.namespace or "", flight.key)
+        found = await shared.get(key, flight.tags)
+        if found is None and not await shared.lead(key):
+            found = await shared.get(key, flight.tags)  # another process has loaded it meanwhile
+        return found or _unwrap(await loader())
+
+    async def _share(self, flight: Flight, loaded: Loaded, policy: Policy) -> None:
+        shared, entry = self.shared, self.core.store.entries.get(flight.key)
+        if shared is not None and policy.shared and entry is not None:
+            key = stable_key(policy.namespace or "", flight.key)
+            left = entry.expires_at - self._clock()
+            await shared.put(
+                SharedEntry(
+                    key=key,
+                    namespace=policy.namespace or "",
+                    value=loaded.value,
+                    tags=entry.tags,
+                    snapshot=entry.snapshot,
+                    ttl=None if math.isinf(left) else left,
+                )
+            )
 
     async def _alone(
         self, key: Hashable, loader: Loader, tags: frozenset[str] | None, outer: tuple[_Load, ...]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
+    from pipeline.app.caching import cache, cached
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
@@ -41,6 +42,8 @@ __all__ = [
     "Unique",
     "Workflow",
     "__version__",
+    "cache",
+    "cached",
     "chunks",
     "connect",
     "cron",
@@ -55,6 +58,8 @@ __all__ = [
 _HOMES = {
     "Client": "pipeline.app",
     "connect": "pipeline.app",
+    "cache": "pipeline.app.caching",
+    "cached": "pipeline.app.caching",
     "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",
     "JobHandle": "pipeline.app.handle",

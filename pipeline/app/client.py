@@ -3,7 +3,7 @@
 Owns: the parts that an application's process needs, and their life. Knows nothing of how each works.
 
     async with pipeline.connect(dsn) as client:
-        rows = await client.cache.fetch("select * from orders where id = $1", 7, tags=["orders:7"])
+        rows = await client.cache.query("select * from orders where id = $1", 7, tags=["orders:7"])
         await client.enqueue("shop.tasks.send_receipt", order_id=7)
 
 No daemon has to run for the cache to keep its promise: every client stands by to pump the feed.
@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from handlers.cache import Cache
+from pipeline.app import caching
 from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
 from pipeline.app.jobs import Jobs
@@ -95,10 +96,12 @@ class Client:
         await self._job_database.open()
         self._supervisor.start()
         current_jobs.enter(self.jobs)
+        caching.enter(self.cache)
         return self
 
     async def close(self) -> None:
         """Stop following and disconnect."""
+        caching.leave(self.cache)
         current_jobs.leave(self.jobs)
         await self._supervisor.stop()
         for database in (self.database, self._probes, self._job_database):

@@ -35,6 +35,7 @@ import math
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Fence, Flight, Verdict
 from pipeline.core.freshness import Freshness
@@ -101,13 +102,15 @@ class CacheCore:
         *,
         snapshot: Snapshot | None,
         tags: Iterable[str] = (),
+        policy: Policy = PLAIN,
         ttl: float | None = None,
         size: int = 0,
         now: float,
     ) -> Verdict:
         """The flight has loaded `value`: store it if the fill rule admits it.
 
-        tags: those known only now, besides the announced ones. ttl: seconds from the beginning of the load.
+        tags: those known only now, besides the announced ones. ttl: seconds from the beginning of the load, if
+        less than the policy's.
         """
         announced = flight.tags or frozenset()
         own = announced.union(tags)
@@ -124,7 +127,8 @@ class CacheCore:
         if flight.tainted:
             return Verdict.UNFIT
         began = now if flight.began is None else flight.began
-        flight.expires_at = min(flight.parts_expire, math.inf if ttl is None else began + ttl)
+        spans = [span for span in (ttl, policy.ttl) if span is not None]
+        flight.expires_at = min(flight.parts_expire, began + min(spans, default=math.inf))
         present = self.store.entries.get(flight.key)
         if flight.expires_at <= now or (present is not None and present.since > began):
             return Verdict.UNFIT  # a detached load may end after a later one: what is served never goes back

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import hashlib
 import re
 import sys
 import uuid
@@ -63,6 +64,33 @@ def freeze(value: Any) -> Hashable:
         f"an argument of type {kind.__qualname__} cannot be part of a cache key",
         hint="Pass plain values (numbers, text, dates, lists, dicts, dataclasses), or give key=...",
     )
+
+
+def stable_key(namespace: str, frozen: Hashable) -> bytes:
+    """32 bytes that stand for a key in every process and every run; different keys have different ones.
+
+    frozen: what `freeze` returned, or a tuple of such; functions and types in it count by their names.
+    """
+    return hashlib.blake2b(_canonical((namespace, frozen)), digest_size=32).digest()
+
+
+def _canonical(frozen: Any) -> bytes:
+    """Unambiguous: a letter for the kind, then what it holds with its length."""
+    if frozen is None:
+        return b"n"
+    if isinstance(frozen, tuple):
+        parts, letter = [_canonical(part) for part in frozen], b"t"
+    elif isinstance(frozen, frozenset):
+        parts, letter = sorted(map(_canonical, frozen)), b"s"
+    elif isinstance(frozen, type) or callable(frozen):
+        parts, letter = [f"{frozen.__module__}.{frozen.__qualname__}".encode()], b"k"
+    elif isinstance(frozen, bytes):
+        parts, letter = [frozen], b"b"
+    elif isinstance(frozen, (str, int, float)):
+        parts, letter = [str(frozen).encode("utf-8", "surrogatepass")], type(frozen).__name__.encode()
+    else:
+        return _canonical(freeze(frozen))
+    return b"%b%d[%b]" % (letter, len(parts), b"".join(b"%d:%b" % (len(part), part) for part in parts))
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

@@ -37,16 +37,16 @@ class DemoDatabase:
 class Reads(Protocol):
     """The part of a cache that the demo's reader uses."""
 
-    async def fetch(self, query: str, *args: Any, tags: list[str]) -> list[dict[str, Any]]: ...
+    async def query(self, sql: str, *args: Any, tags: list[str]) -> list[dict[str, Any]]: ...
 
 
 async def read_account(cache: Reads, account: int) -> int | None:
     """The balance of an account, a moment old at most; None when there is no such account."""
-    rows = await cache.fetch(statement("demo/account"), account, tags=[f"pgbench_accounts:{account}"])
+    rows = await cache.query(statement("demo/account"), account, tags=[f"pgbench_accounts:{account}"])
     return rows[0]["balance"] if rows else None
 
 
 async def read_branch(cache: Reads, branch: int) -> int | None:
     """The balance of a branch, which every third write or so changes; None when there is no such branch."""
-    rows = await cache.fetch(statement("demo/branch"), branch, tags=[f"pgbench_branches:{branch}"])
+    rows = await cache.query(statement("demo/branch"), branch, tags=[f"pgbench_branches:{branch}"])
     return rows[0]["balance"] if rows else None

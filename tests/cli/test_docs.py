@@ -1,4 +1,4 @@
-"""The examples of docs/sql.md and docs/python.md, run as they are printed, and the links of every page."""
+"""The examples of the pages on SQL, Python and the cache, run as they are printed, and the links of every page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.cli.conftest import ROOT, clean_environment
 
 DOCS = ROOT / "docs"
 PRINTED = [
-    "job 1\n",
-    "job 1\njob 2\n",
-    "[{'id': 1, 'status': 'new'}] [{'count': 1}]\nnew new\nread from somewhere\nnew\nHealth(",
+    ("python.md", 0, "job 1\n"),
+    ("python.md", 1, "job 1\njob 2\n"),
+    ("cache.md", 0, "[{'id': 1, 'status': 'new'}]\nnew new\nread from somewhere\nnew\nHealth("),
 ]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 
@@ -59,15 +59,15 @@ async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: async
     assert missing == set()
 
 
-@pytest.mark.parametrize("number", range(len(PRINTED)))
-async def test_the_modules_of_the_python_page_run(
-    number: int, dsn: str, sql: asyncpg.Connection, tmp_path: Path
+@pytest.mark.parametrize(("page", "number", "printed"), PRINTED)
+async def test_the_modules_of_a_page_run(
+    page: str, number: int, printed: str, dsn: str, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await sql.execute("create table orders (id int primary key, status text)")
     await sql.execute("insert into orders values (1, 'new')")
     await sql.execute("select pipeline.watch('orders')")
     module = tmp_path / "example.py"
-    module.write_text(blocks("python.md", "python")[number], encoding="utf-8")
+    module.write_text(blocks(page, "python")[number], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(module)],
         env=clean_environment(DATABASE_URL=dsn, PYTHONPATH=str(ROOT)),
@@ -78,7 +78,7 @@ async def test_the_modules_of_the_python_page_run(
     )
     assert done.returncode == 0, done.stderr
     # stderr may warn that a busy machine made the feed late
-    assert done.stdout.startswith(PRINTED[number]), (done.stdout, done.stderr)
+    assert done.stdout.startswith(printed), (done.stdout, done.stderr)
 
 
 def test_the_modules_of_tasks_on_the_python_page_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from handlers.cache import Cache, Loaded
+from handlers.cache import Cache
+from handlers.cache_seams import Loaded
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
@@ -18,21 +19,21 @@ from tests.flow.cache_kit import TOTAL, Clock, Counted, Feed, cache_fixture, clo
 
 
 async def test_a_query_is_asked_once_and_again_after_its_row_changed(cache: Cache, feed: Feed) -> None:
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 10}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 10}]
     xid = await update(feed.sql, 11)
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 10}]  # within max_staleness
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 10}]  # within max_staleness
     feed.change(xid, "1")
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     status = cache.status()
     assert (status.hits_total, status.misses_total, status.invalidations_total) == (1, 2, 1)
 
 
 async def test_a_change_that_the_rows_contain_already_costs_no_hit(cache: Cache, feed: Feed) -> None:
     xid = await update(feed.sql, 11)
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     feed.change(xid, "1")
     feed.change(xid)
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     assert cache.status().hits_total == 1
 
 
@@ -43,18 +44,18 @@ async def test_a_change_that_commits_and_is_delivered_during_the_load_is_not_cac
     locker = await asyncpg.connect(dsn)
     await locker.execute("select pg_advisory_lock(1)")
     slow = "with w as materialized (select pg_advisory_lock_shared(1)) select total from orders, w where id = 1"
-    reading = asyncio.ensure_future(cache.fetch(slow, tags="orders:1"))
+    reading = asyncio.ensure_future(cache.query(slow, tags="orders:1"))
     waits = "select 1 from pg_locks where locktype = 'advisory' and not granted"
     await eventually(lambda: feed.sql.fetchval(waits), why="the query waits for the lock")
     xid = await update(feed.sql, 11)
     feed.change(xid, "1")
     await feed.prove()
-    later = asyncio.ensure_future(cache.fetch(slow, tags="orders:1"))
+    later = asyncio.ensure_future(cache.query(slow, tags="orders:1"))
     await eventually(lambda: cache.status().misses_total == 2, why="the later request does not join")
     await locker.execute("select pg_advisory_unlock(1)")
     assert await reading == [{"total": 10}]  # it asked before the change was known
     assert await later == [{"total": 11}]
-    assert await cache.fetch(slow, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(slow, tags="orders:1") == [{"total": 11}]
     assert cache.status().refused_fills_total == 1
     await locker.close()
 
@@ -100,30 +101,30 @@ async def test_those_who_may_not_share_an_old_read_share_a_new_one(cache: Cache,
 async def test_when_nothing_is_proved_reads_go_to_the_database_and_come_back_with_the_proof(
     cache: Cache, feed: Feed, clock: Clock
 ) -> None:
-    await cache.fetch(TOTAL, 1, tags="orders:1")
+    await cache.query(TOTAL, 1, tags="orders:1")
     await update(feed.sql, 11)  # the feed is stuck: nobody tells the cache
     clock.now += 1.01
     assert cache.status().age_bound_seconds is None
     assert not cache.healthy().ok
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     assert cache.status().bypassed_total == 1
     await feed.prove()
     assert cache.healthy().ok
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     assert cache.status().hits_total == 1
 
 
 async def test_a_writer_that_the_feed_has_not_reached_keeps_the_cache_from_serving(
     cache: Cache, feed: Feed, clock: Clock
 ) -> None:
-    await cache.fetch(TOTAL, 1, tags="orders:1")
+    await cache.query(TOTAL, 1, tags="orders:1")
     before = await feed.sql.fetchval("select pg_current_snapshot()::text")
     await update(feed.sql, 11)
     clock.now += 0.9
     await cache.probe()
     cache.on_position(Snapshot.parse(before))  # the feed is alive, but behind the writer
     clock.now += 0.2
-    assert await cache.fetch(TOTAL, 1, tags="orders:1") == [{"total": 11}]
+    assert await cache.query(TOTAL, 1, tags="orders:1") == [{"total": 11}]
     assert cache.status().hits_total == 0
 
 
@@ -134,7 +135,7 @@ async def test_what_is_invalidated_or_cleared_by_hand_is_loaded_anew(cache: Cach
         before = loader.calls
         await cache.get_or_load("k", loader, tags=["orders:7"])
         assert loader.calls == before
-        forget()
+        await forget()
     await cache.get_or_load("k", loader, tags=["orders:7"])
     assert loader.calls == 4
 
@@ -142,7 +143,7 @@ async def test_what_is_invalidated_or_cleared_by_hand_is_loaded_anew(cache: Cach
 async def test_inside_bypass_every_request_loads_for_itself(cache: Cache, feed: Feed) -> None:
     loader = Counted("v")
     await cache.get_or_load("k", loader, tags="orders")
-    with cache.bypass():
+    async with cache.bypass():
         await cache.get_or_load("k", loader, tags="orders")
         await cache.get_or_load("other", loader, tags="orders")
     await cache.get_or_load("k", loader, tags="orders")
@@ -160,9 +161,9 @@ async def test_tags_that_only_the_loader_knows_drop_the_entry(cache: Cache, feed
 
 async def test_a_value_made_of_cached_values_goes_with_them(cache: Cache, feed: Feed) -> None:
     async def page() -> str:
-        rows = await cache.fetch(TOTAL, 1, tags="orders:1", ttl="5m")
-        with cache.bypass():
-            more = await cache.fetch(TOTAL, 2, tags="orders:2")
+        rows = await cache.query(TOTAL, 1, tags="orders:1", ttl="5m")
+        async with cache.bypass():
+            more = await cache.query(TOTAL, 2, tags="orders:2")
         return f"{rows[0]['total']} {more[0]['total']}"
 
     async def show() -> Any:
@@ -196,7 +197,7 @@ async def test_a_cached_function_has_one_entry_for_each_call_however_written(cac
     feed.change(2**40, "1")
     await order(1)
     assert len(calls) == 4
-    cache.invalidate("flags:false")
+    await cache.invalidate("flags:false")
     await order(1)
     assert len(calls) == 5
 

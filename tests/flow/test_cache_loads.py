@@ -53,7 +53,7 @@ async def test_a_failing_load_fails_all_who_wait_and_leaves_nothing(cache: Cache
     assert await cache.get_or_load("k", loader, tags="orders") is None  # None is a value
     assert loader.calls == 2
     with pytest.raises(QueryFailed):
-        await cache.fetch("select no_such_column from orders", tags="orders")
+        await cache.query("select no_such_column from orders", tags="orders")
 
 
 async def test_one_who_gives_up_does_not_stop_the_load_for_the_others(cache: Cache, feed: Feed) -> None:
@@ -93,13 +93,13 @@ async def test_a_load_that_nobody_waits_for_is_cancelled_and_joined_by_nobody(ca
 @pytest.mark.parametrize("how", ["flush", "clear"])
 async def test_what_empties_the_cache_keeps_loads_in_flight_out_of_it(cache: Cache, feed: Feed, how: str) -> None:
     loader = Counted("v", open_=False)
-    await cache.fetch(TOTAL, 1, tags="orders:1")
+    await cache.query(TOTAL, 1, tags="orders:1")
     asking = asyncio.ensure_future(cache.get_or_load("k", loader, tags="orders"))
     await eventually(lambda: loader.calls)
     if how == "flush":
         cache.on_flush("a gap")
     else:
-        cache.clear()
+        await cache.clear()
     loader.gate.set()
     assert await asking == "v"
     assert cache.status().entries == 0

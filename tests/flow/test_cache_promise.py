@@ -55,10 +55,10 @@ async def test_a_cached_read_reflects_whatever_committed_longer_ago_than_max_sta
             cache = cache_of.cache  # type: ignore[attr-defined]
             while time.monotonic() < ends:
                 began = time.monotonic()
-                rows = await cache.fetch("select n from counters where id = $1", row, tags=f"counters:{row}")
+                rows = await cache.query("select n from counters where id = $1", row, tags=f"counters:{row}")
                 due = max(n for at, n in acknowledged[row] if at < began - STALE)
                 assert rows[0]["n"] >= due, f"row {row}: {rows[0]['n']} was read, {due} was due"
-                total = await cache.fetch(SLOW_SUM, tags="counters")
+                total = await cache.query(SLOW_SUM, tags="counters")
                 due = sum(max(n for at, n in row if at < began - STALE) for row in acknowledged.values())
                 assert total[0]["n"] >= due, f"a sum of {total[0]['n']} was read, {due} was due"
                 reads += 1

@@ -34,7 +34,7 @@ async def app_dsn(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 async def names(client: Client) -> list[str]:
-    rows = await client.cache.fetch("select name from item where id = $1", 1, tags=["item:1"])
+    rows = await client.cache.query("select name from item where id = $1", 1, tags=["item:1"])
     return [row["name"] for row in rows]
 
 

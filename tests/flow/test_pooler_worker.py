@@ -119,7 +119,7 @@ async def test_a_client_enqueues_and_reads_through_the_pooler_and_caches_nothing
     async with pipeline.connect(pooled_dsn) as client:
         for n in range(3):
             await sql.execute("insert into shop values ($1)", n)
-            found = await client.cache.fetch("select count(*) as n from shop", tags="shop")
+            found = await client.cache.query("select count(*) as n from shop", tags="shop")
             assert found == [{"n": n + 1}]
         await client.enqueue("send", order_id=7)
         await client.emit("a.channel", "1")
@@ -131,7 +131,7 @@ async def test_a_client_enqueues_and_reads_through_the_pooler_and_caches_nothing
 async def test_a_client_with_another_address_for_listening_keeps_its_cache(dsn: str, pooled_dsn: str) -> None:
     async with pipeline.connect(pooled_dsn, listen_dsn=dsn) as client:
         await eventually(lambda: client.cache.healthy().ok)
-        await client.cache.fetch("select 1 as n", tags="t")
-        await client.cache.fetch("select 1 as n", tags="t")
+        await client.cache.query("select 1 as n", tags="t")
+        await client.cache.query("select 1 as n", tags="t")
         assert client.cache.status().hits_total == 1
     assert await left_behind(pooled_dsn) == []
