@@ -9,7 +9,11 @@ do next.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pipeline.core.bulk import RowFailure
 
 
 class PgreflexError(Exception):
@@ -150,3 +154,18 @@ class JobFailed(PgreflexError):
     def __init__(self, message: str, state: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.state = state
+
+
+class RowsRefused(PgreflexError):
+    """A bulk write of which some rows could not be written, so that none was. failures: these rows."""
+
+    code = "rows-refused"
+    default_hint = "Mend these rows, or give keep_others=True to write the others."
+
+    def __init__(self, failures: Sequence[RowFailure], *, hint: str | None = None) -> None:
+        first = failures[0]
+        super().__init__(
+            f"{len(failures)} rows were refused and nothing was written; row {first.index}: {first.reason}",
+            hint=hint,
+        )
+        self.failures = tuple(failures)

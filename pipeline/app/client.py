@@ -31,6 +31,7 @@ from pipeline.config import load
 from pipeline.core.feed import FeedSink
 from pipeline.core.workflow import Batch, Workflow
 from pipeline.db.admin import emit
+from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
@@ -74,6 +75,7 @@ class Client:
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )
+        self.bulk = Bulk(self.database)
         seals = sealer(encryption_keys)
         self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=seals))
         self.enqueue = self.jobs.enqueue

@@ -1,0 +1,16 @@
+-- columns: the columns of a table that can be written to, and whether COPY may write into it
+-- $1 text: the table, as SQL would write it
+-- locks: none
+select
+    n.nspname as schema,
+    c.relname as "table",
+    a.attname as name,
+    pg_catalog.format_type(a.atttypid, a.atttypmod) as type,
+    t.typcategory = 'A' as "array",
+    c.relkind in ('r', 'p') and not c.relrowsecurity as copies
+from pg_catalog.pg_class as c
+join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join pg_catalog.pg_type as t on t.oid = a.atttypid
+where c.oid = to_regclass($1) and c.relkind in ('r', 'p', 'v', 'f') and a.attgenerated = ''
+order by a.attnum
