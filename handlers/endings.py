@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from pipeline.core.args import MOST_BYTES
 from pipeline.core.directives import Cancel, Directive, Discard, Retry, Snooze
 from pipeline.core.job import Job, Outcome
 from pipeline.core.redact import EVERYTHING, without
@@ -52,16 +53,17 @@ class ForeignError(Exception):
 def finished(job: Job, task: Task, result: Any, began: float, rng: Random) -> Outcome:
     """The outcome of a run that returned. A directive may be returned as well as raised.
 
-    The work is done: a result that cannot be kept is no failure, but its place tells why it is not there.
+    A result that cannot be kept fails the job, at once: to run it again would give the same, and whoever needs the
+    result must not go on without it.
     """
     if isinstance(result, Directive):
         return failed(job, task, result, began, rng)
     text, problem = encoded(result)
-    error = None
     if problem:
-        log.warning("the result of a job cannot be kept", job=job.id, task=job.task, error=problem)
+        log.error("the result of a job cannot be kept", job=job.id, task=job.task, error=problem)
         error = clean(f"the result cannot be kept: {problem}")
-    return Outcome(job, "finish", text, error, began=began, ms=_ms(began))
+        return Outcome(job, "fail", error=error, began=began, ms=_ms(began))
+    return Outcome(job, "finish", text, began=began, ms=_ms(began))
 
 
 def failed(job: Job, task: Task, error: BaseException, began: float, rng: Random) -> Outcome:
@@ -106,9 +108,15 @@ def encoded(result: Any) -> tuple[str | None, str]:
     if isinstance(result, Unkept):
         return None, result.problem
     try:
-        text = msgspec.json.encode(result).decode()
+        encoded = msgspec.json.encode(result)
     except (TypeError, ValueError, UnicodeError, RecursionError, OverflowError) as error:
         return None, str(error)
+    if len(encoded) > MOST_BYTES:
+        return None, (
+            f"it is {len(encoded):,} bytes of JSON, and may be {MOST_BYTES:,}."
+            " Put the data in a table or a file, and return its id."
+        )
+    text = encoded.decode()
     if "\\u0000" in text and _ZERO.search(text):
         return None, "it holds a zero byte"
     return text, ""

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from handlers.running import clean
+from pipeline.core.args import refuse_large
 from pipeline.core.job import Job, Level
 from pipeline.core.workflow import Results
 from pipeline.db.job_notes import JobNotes, LogLine
@@ -71,10 +72,11 @@ class WorkerHost:
 
     async def save(self, job: Job, value: Any) -> None:
         try:
-            text = msgspec.json.encode(value).decode()
+            text = msgspec.json.encode(value)
         except (TypeError, ValueError, UnicodeError, RecursionError) as error:
             raise TaskError(f"what job {job.id} saves is not JSON: {error}", hint="Save plain values.") from None
-        await self._notes.save(job, self._worker, text)
+        refuse_large(f"the values that job {job.id} saves", text)
+        await self._notes.save(job, self._worker, text.decode())
 
     async def saved(self, job: Job) -> Any:
         return await self._notes.saved(job)

@@ -12,6 +12,7 @@ import msgspec
 
 from pipeline import registry as tasks
 from pipeline.core import cron as times
+from pipeline.core.args import refuse_large
 from pipeline.core.schedule import MAX_MISSED, MISSED, MOST_MISSED, Missed, Schedule
 from pipeline.definition import source_of
 from pipeline.errors import TaskError
@@ -116,9 +117,10 @@ def _with_task(registry: Registry, schedule: Schedule) -> Declared:
     filled = SCHEDULED_FOR in args and args[SCHEDULED_FOR] is None
     task.check({**args, SCHEDULED_FOR: SAMPLE} if filled else args)
     try:
-        msgspec.json.encode(args)
+        text = msgspec.json.encode(args)
     except (TypeError, ValueError, UnicodeError) as error:
         raise TaskError(f"the arguments of the schedule in {schedule.source} are not JSON: {error}") from None
+    refuse_large(f"the arguments of the schedule in {schedule.source}", text)
     return Declared(
         schedule.name or task.name,
         task.name,

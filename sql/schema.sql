@@ -37,7 +37,6 @@ CREATE FUNCTION pipeline.add_jobs(task text, args jsonb[], queue text, priority 
 declare
     v_now timestamptz := pipeline.now();
     v_known pipeline.task;
-    v_bad jsonb;
     v_ids bigint[];
 begin
     select * into v_known from pipeline.task t where t.name = task;
@@ -46,9 +45,8 @@ begin
     max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
-    select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
-        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
+    if coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, '');
     end if;
 
     if keys is not null or v_known.key is not null then
@@ -550,6 +548,7 @@ begin
         where jsonb_typeof(j.one) <> 'object' or not coalesce(
             j.one - c_known = '{}' and length(j.one ->> 'task') between 1 and 500 and j.one ->> 'name' is distinct from ''
             and jsonb_typeof(coalesce(j.one -> 'args', '{}')) = 'object' and length(coalesce(j.one ->> 'queue', 'default')) between 1 and 200
+            and (pg_column_size(j.one -> 'args') <= 4096 or octet_length((j.one -> 'args')::text) <= pipeline.most_bytes()) is not false
             and coalesce((j.one ->> 'priority')::numeric, 0) between -32768 and 32767
             and coalesce((j.one ->> 'max_attempts')::numeric, 1) between 1 and 2147483647
             and coalesce((j.one ->> 'timeout')::float8, 1) > 0
@@ -1104,7 +1103,8 @@ begin
         run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
         and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
         and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
-        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500,
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500
+        and (pg_column_size(args) <= 4096 or octet_length(args::text) <= pipeline.most_bytes()),
         exists (
             select from pipeline.lane l
             where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)
@@ -1135,12 +1135,21 @@ CREATE FUNCTION pipeline.enqueue_many(task text, args jsonb[], queue text DEFAUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
+declare
+    v_bad jsonb;
 begin
     if exists (select from pipeline.task t where t.name = task and t.unique_by is not null) then
         return array(
             select pipeline.enqueue(task, a.args, queue, priority, run_at, max_attempts, timeout, a.key, expires_at)
             from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
+    end if;
+    select a into v_bad from unnest(args) a
+    where coalesce(jsonb_typeof(a) <> 'object', true)
+        or pg_column_size(a) > 4096 and octet_length(a::text) > pipeline.most_bytes()
+    limit 1;
+    if found then
+        perform pipeline.refuse_job(task, v_bad, queue, priority, max_attempts, timeout, '');
     end if;
     return pipeline.add_jobs(task, args, queue, priority, run_at, max_attempts, timeout, expires_at, keys);
 end
@@ -1213,11 +1222,12 @@ begin
     end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
+    ), measured as materialized (
+        select r.args, pg_column_size(r.args) <= 4096 or octet_length(r.args::text) <= pipeline.most_bytes() as fits from rows r
     )
-    select array_agg(r.args) filter (where pg_column_size(r.args) <= 1048576),
-        count(*) filter (where pg_column_size(r.args) > 1048576)
+    select array_agg(m.args) filter (where m.fits), count(*) filter (where not m.fits)
     into v_rows, v_skipped
-    from rows r;
+    from measured m;
     if v_skipped > 0 then
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;
@@ -1264,6 +1274,7 @@ declare
     v_now timestamptz := pipeline.now();
     v_other pipeline.job_unique;
     v_job pipeline.job;
+    v_args jsonb := p_args;
     v_id bigint;
 begin
     if p_until not in ('start', 'end') or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge')
@@ -1280,9 +1291,15 @@ begin
     end loop;
     select * into v_job from pipeline.job j where j.id = v_other.job;
 
+    if p_on_clash = 'merge' then
+        v_args := pipeline.merge_args(v_job.args, p_args);
+        if octet_length(v_args::text) > pipeline.most_bytes() then
+            v_job.pos := 0; -- it is full, so it is left as one that may run
+        end if;
+    end if;
     if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then
         update pipeline.job j set
-            args = case p_on_clash when 'replace' then p_args when 'merge' then pipeline.merge_args(j.args, p_args) else j.args end,
+            args = case when p_on_clash = 'reschedule' then j.args else v_args end,
             run_at = case when p_on_clash = 'merge' then j.run_at else coalesce(p_run_at, v_now) end
         where j.id = v_job.id and j.pos is null; -- it may have been promoted this moment: then it is added anew
         if found then
@@ -1862,6 +1879,11 @@ CREATE FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) RETURNS jsonb
     ), '{}')
 $$;
 
+CREATE FUNCTION pipeline.most_bytes() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$select 1048576$$;
+
 CREATE FUNCTION pipeline.needs_check(p_watch pipeline.watch) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2161,6 +2183,9 @@ begin
     elsif jsonb_typeof(p_args) is distinct from 'object' then
         raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
             hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
+    elsif pg_column_size(p_args) > 4096 and octet_length(p_args::text) > pipeline.most_bytes() then
+        raise exception 'args of task % are % bytes of JSON; a job takes %', p_task, octet_length(p_args::text), pipeline.most_bytes()
+            using errcode = 'invalid_parameter_value', hint = 'Put the data in a table and pass its id.';
     elsif p_priority not between -32768 and 32767 then
         raise exception 'priority % is out of range', p_priority using errcode = 'invalid_parameter_value',
             hint = 'Use -32768 to 32767; the lower number runs first.';
@@ -2658,6 +2683,10 @@ begin
     elsif jsonb_typeof(schedule.args) is distinct from 'object' then
         raise exception 'args of schedule % must be a JSON object', schedule.name
             using errcode = 'invalid_parameter_value', hint = 'Give the task''s named arguments, as in ''{"shop": 42}''.';
+    elsif pg_column_size(schedule.args) > 4096 and octet_length(schedule.args::text) > pipeline.most_bytes() then
+        raise exception 'args of schedule % are % bytes of JSON; a job takes %',
+            schedule.name, octet_length(schedule.args::text), pipeline.most_bytes()
+            using errcode = 'invalid_parameter_value', hint = 'Put the data in a table and pass its id.';
     elsif coalesce(schedule.missed not in ('skip', 'one', 'all'), true) then
         raise exception 'missed must be skip, one or all, not %', coalesce(schedule.missed, 'null')
             using errcode = 'invalid_parameter_value';
@@ -4700,6 +4729,8 @@ REVOKE ALL ON FUNCTION pipeline.make_runs(p_name text, p_times timestamp with ti
 REVOKE ALL ON FUNCTION pipeline.mend_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.merge_args(p_old jsonb, p_new jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.most_bytes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.needs_check(p_watch pipeline.watch) FROM PUBLIC;
 

@@ -1,7 +1,7 @@
 -- enqueue_rows: turns the rows of one statement into jobs; installed by pipeline.enqueue_on
 --
 -- Runs inside the user's transaction, as the owner of the schema. Cost: one jsonb and one insert a row, one event and one
--- savepoint a statement. It never breaks the write: a row whose jsonb is above 1 MB, or any error of its own, makes a
+-- savepoint a statement. It never breaks the write: a row of more than 1 MB of JSON text, or any error of its own, makes a
 -- WARNING and no job.
 -- arguments: task, queue or '' for the task's own, share
 -- The jobs of a unique task are added without a look at others: that look would wait for other writers.
@@ -50,11 +50,12 @@ begin
     end if;
     with rows as materialized (
         select to_jsonb(c.*) as args from changed c where v_share >= 1 or random() < v_share
+    ), measured as materialized (
+        select r.args, pg_column_size(r.args) <= 4096 or octet_length(r.args::text) <= pipeline.most_bytes() as fits from rows r
     )
-    select array_agg(r.args) filter (where pg_column_size(r.args) <= 1048576),
-        count(*) filter (where pg_column_size(r.args) > 1048576)
+    select array_agg(m.args) filter (where m.fits), count(*) filter (where not m.fits)
     into v_rows, v_skipped
-    from rows r;
+    from measured m;
     if v_skipped > 0 then
         raise warning 'pgreflex made no job % for % rows of % that are above 1 MB', v_task, v_skipped, tg_relid::regclass;
     end if;

@@ -21,15 +21,49 @@ from msgspec import inspect as shape
 
 from pipeline.errors import TaskError
 
+MOST_BYTES = 1_048_576  # pipeline.most_bytes() in SQL
 Convert = Callable[[Any], Any]
 Bind = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _WHERE = re.compile(r"(.*) - at `(?:key in )?\$?\.?(.*)`", re.DOTALL)
 
 
 def to_json(value: Any) -> bytes:
     """JSON of arguments, pydantic models and paths included. Raises TypeError, ValueError and their kin."""
     return msgspec.json.encode(value, enc_hook=_encode)
+
+
+def args_json(name: str, args: Mapping[str, Any]) -> bytes:
+    """JSON of the arguments for the task of that name. Raises TaskError."""
+    try:
+        return to_json(dict(args))
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        raise TaskError(
+            f"the arguments for task {name} are not JSON: {error}",
+            hint="Pass ids and plain values; let the task read the rest.",
+        ) from None
+
+
+def refuse_large(what: str, text: bytes) -> None:
+    """Raises TaskError for JSON that is too long for a job. what: in the plural, as the message begins."""
+    size = printed_size(text)
+    if size > MOST_BYTES:
+        raise TaskError(
+            f"{what} are {size:,} bytes of JSON; a job takes {MOST_BYTES:,}",
+            hint="Put the data in a table and pass its id.",
+        )
+
+
+def printed_size(text: bytes) -> int:
+    """The length of JSON as Postgres prints it: with a space after each comma and colon.
+
+    They are counted only where they matter: none doubles a text, and one that is too long already is.
+    """
+    if not MOST_BYTES // 2 < len(text) <= MOST_BYTES:
+        return len(text)
+    bare = _STRING.sub(b"", text)
+    return len(text) + bare.count(b",") + bare.count(b":")
 
 
 class Arguments:

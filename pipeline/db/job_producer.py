@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.core.args import to_json
+from pipeline.core.args import args_json, refuse_large
 from pipeline.core.seal import Sealer
 from pipeline.db import foreign
 from pipeline.db.connection import Database, translated
@@ -59,8 +59,8 @@ class JobProducer:
 
         conn: a connection of the caller's, whose transaction the job belongs to; see pipeline.db.foreign.
         What is not given comes from the task, where it is known. Options as of the SQL function `enqueue`.
-        Raises TaskError for arguments that the task does not take or that are not JSON, UsageError for a time
-        without a zone.
+        Raises TaskError for arguments that the task does not take, that are not JSON or above 1 MB of it,
+        UsageError for a time without a zone.
         """
         name, known = self._resolve(task)
         encoded = _encode(name, known, args or {})
@@ -72,11 +72,9 @@ class JobProducer:
         if known is not None:
             keys = keys_beside(known, args or {}, encoded, self.sealer, keys)
             priority = known.priority if priority is None else priority
-            if known.encrypt:
-                encoded = self.sealer.seal(name, encoded)
         values = (
-            name, encoded.decode(), queue, priority, _unix("run_at", run_at), max_attempts, timeout,
-            keys["key"], _unix("expires_at", expires_at), keys["unique_key"], keys["unique_for"],
+            name, self._stored(name, known, encoded), queue, priority, _unix("run_at", run_at), max_attempts,
+            timeout, keys["key"], _unix("expires_at", expires_at), keys["unique_key"], keys["unique_for"],
             keys["unique_until"], keys["on_clash"],
         )  # fmt: skip
         if conn is not None:
@@ -107,13 +105,10 @@ class JobProducer:
                     )
                     for one in args
                 ]  # fmt: skip
-        texts = [_encode(name, known, one) for one in args]
         keys = [known.key(one) for one in args] if known is not None and known.key_template else None
         if known is not None:
             priority = known.priority if priority is None else priority
-            if known.encrypt:
-                texts = [self.sealer.seal(name, text) for text in texts]
-        encoded = [text.decode() for text in texts]
+        encoded = [self._stored(name, known, _encode(name, known, one)) for one in args]
         queue, max_attempts = _options(known, queue, max_attempts)
         if not encoded:
             return []
@@ -150,12 +145,10 @@ class JobProducer:
 
         def records() -> Iterator[tuple[Any, ...]]:
             for one in args:
-                text = _encode(name, known, one)
+                text = self._stored(name, known, _encode(name, known, one))
                 key = known.key(one) if known is not None else ""
                 keys.add(key)
-                if known is not None and known.encrypt:
-                    text = self.sealer.seal(name, text)
-                yield (name, text.decode(), key, *fixed, limit)
+                yield (name, text, key, *fixed, limit)
 
         async with self._db.acquire() as connection, connection.transaction(isolation="read_committed"):
             with translated():
@@ -164,6 +157,12 @@ class JobProducer:
                 )
                 await connection.execute(statement("jobs/ask_lanes"), fixed[0], fixed[1], sorted(keys))
         return int(done.rpartition(" ")[2])
+
+    def _stored(self, name: str, known: Task | None, encoded: bytes) -> str:
+        if known is not None and known.encrypt:
+            encoded = self.sealer.seal(name, encoded)
+        refuse_large(f"the arguments for task {name}", encoded)
+        return encoded.decode()
 
     def _resolve(self, task: str | Task | Callable[..., Any]) -> tuple[str, Task | None]:
         if self._registry is not None:
@@ -194,10 +193,4 @@ def _unix(name: str, at: datetime | None) -> float | None:
 def _encode(name: str, known: Task | None, args: Mapping[str, Any]) -> bytes:
     if known is not None:
         known.check(args)
-    try:
-        return to_json(dict(args))
-    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
-        raise TaskError(
-            f"the arguments for task {name} are not JSON: {error}",
-            hint="Pass ids and plain values; let the task read the rest.",
-        ) from None
+    return args_json(name, args)

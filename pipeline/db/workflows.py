@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.core.args import to_json
+from pipeline.core.args import args_json, refuse_large
 from pipeline.core.job import Job
 from pipeline.core.seal import Sealer
 from pipeline.core.workflow import Batch, Results, Step, Workflow, WorkflowJob, WorkflowStatus
@@ -64,7 +64,7 @@ class WorkflowStore:
         """Add all jobs of a workflow, or none.
 
         conn: a connection of the caller's, whose transaction they belong to; see pipeline.db.foreign. Raises
-        TaskError for a workflow that is none, and for arguments that a known task does not take, UsageError for a
+        TaskError for a workflow that is none, and for arguments as `enqueue` does, UsageError for a
         time without a zone."""
         workflow = flow.workflow if isinstance(flow, Batch) else flow
         workflow.check()
@@ -166,16 +166,12 @@ class WorkflowStore:
         """The arguments as they are stored; and the key, where Postgres could not make it from them."""
         if known is not None:
             known.check(args)
-        try:
-            encoded = to_json(dict(args))
-        except (TypeError, ValueError, UnicodeError, RecursionError) as error:
-            raise TaskError(
-                f"the arguments for task {name} are not JSON: {error}",
-                hint="Pass ids and plain values; let the task read the rest.",
-            ) from None
-        if known is None or not known.encrypt:
-            return encoded, key
-        return self._sealer.seal(name, encoded), known.key(args) if key is None else key
+        encoded = args_json(name, args)
+        if known is not None and known.encrypt:
+            encoded = self._sealer.seal(name, encoded)
+            key = known.key(args) if key is None else key
+        refuse_large(f"the arguments for task {name}", encoded)
+        return encoded, key
 
 
 class WorkflowRun:

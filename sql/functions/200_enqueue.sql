@@ -1,6 +1,6 @@
 -- enqueue: adds a job and wakes the workers of its queue when the transaction commits; returns the job's id
 --
--- task: the name of a registered task. args: an object, the task's named arguments. What is null comes from what programs
+-- task: the name of a registered task. args: an object, the task's named arguments, of 1 MB of text at most. What is null comes from what programs
 -- have declared of the task, else: queue "default", priority 0, five attempts. priority: -32768 to 32767, the lower number
 -- runs first. run_at: not before this time. max_attempts: how often it may run until it has failed. timeout: how long one
 -- run may take. key: whose job it is; jobs of one key share its limits, and keys take turns. expires_at: a job that has not
@@ -46,7 +46,8 @@ begin
         run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
         and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
         and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
-        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500,
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500
+        and (pg_column_size(args) <= 4096 or octet_length(args::text) <= pipeline.most_bytes()),
         exists (
             select from pipeline.lane l
             where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)
@@ -165,6 +166,9 @@ begin
     elsif jsonb_typeof(p_args) is distinct from 'object' then
         raise exception 'args of task % must be a JSON object', p_task using errcode = 'invalid_parameter_value',
             hint = 'Give the task''s named arguments, as in ''{"order_id": 42}''.';
+    elsif pg_column_size(p_args) > 4096 and octet_length(p_args::text) > pipeline.most_bytes() then
+        raise exception 'args of task % are % bytes of JSON; a job takes %', p_task, octet_length(p_args::text), pipeline.most_bytes()
+            using errcode = 'invalid_parameter_value', hint = 'Put the data in a table and pass its id.';
     elsif p_priority not between -32768 and 32767 then
         raise exception 'priority % is out of range', p_priority using errcode = 'invalid_parameter_value',
             hint = 'Use -32768 to 32767; the lower number runs first.';
@@ -179,6 +183,16 @@ begin
 end
 $$;
 revoke execute on function pipeline.refuse_job from public;
+
+-- most_bytes: how long the JSON text of a job's args may be; MOST_BYTES in Python
+--
+-- What is stored in 4,096 bytes, compressed too, is never longer unless it is made of numbers such as 1e99999; so the text
+-- of small args, nearly all there are, is not made just to be measured. A planner takes the call for a constant.
+create or replace function pipeline.most_bytes() returns int
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as 'select 1048576';
+revoke execute on function pipeline.most_bytes from public;
 
 -- render_key: a template with each {name} replaced by that argument; null for no template
 create or replace function pipeline.render_key(p_template text, p_args jsonb) returns text

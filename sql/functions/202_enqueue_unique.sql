@@ -14,6 +14,7 @@ declare
     v_now timestamptz := pipeline.now();
     v_other pipeline.job_unique;
     v_job pipeline.job;
+    v_args jsonb := p_args;
     v_id bigint;
 begin
     if p_until not in ('start', 'end') or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge')
@@ -30,9 +31,15 @@ begin
     end loop;
     select * into v_job from pipeline.job j where j.id = v_other.job;
 
+    if p_on_clash = 'merge' then
+        v_args := pipeline.merge_args(v_job.args, p_args);
+        if octet_length(v_args::text) > pipeline.most_bytes() then
+            v_job.pos := 0; -- it is full, so it is left as one that may run
+        end if;
+    end if;
     if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then
         update pipeline.job j set
-            args = case p_on_clash when 'replace' then p_args when 'merge' then pipeline.merge_args(j.args, p_args) else j.args end,
+            args = case when p_on_clash = 'reschedule' then j.args else v_args end,
             run_at = case when p_on_clash = 'merge' then j.run_at else coalesce(p_run_at, v_now) end
         where j.id = v_job.id and j.pos is null; -- it may have been promoted this moment: then it is added anew
         if found then

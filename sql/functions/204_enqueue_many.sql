@@ -17,6 +17,8 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
+declare
+    v_bad jsonb;
 begin
     if exists (select from pipeline.task t where t.name = task and t.unique_by is not null) then
         return array(
@@ -24,11 +26,20 @@ begin
             from unnest(args, keys) with ordinality a (args, key, i) where a.i <= cardinality(args) order by a.i
         );
     end if;
+    select a into v_bad from unnest(args) a
+    where coalesce(jsonb_typeof(a) <> 'object', true)
+        or pg_column_size(a) > 4096 and octet_length(a::text) > pipeline.most_bytes()
+    limit 1;
+    if found then
+        perform pipeline.refuse_job(task, v_bad, queue, priority, max_attempts, timeout, '');
+    end if;
     return pipeline.add_jobs(task, args, queue, priority, run_at, max_attempts, timeout, expires_at, keys);
 end
 $$;
 
 -- add_jobs: what enqueue_many does for a task that is not unique, and a trigger for every task, because it must not wait
+--
+-- The caller has looked at args: objects, none too large.
 create or replace function pipeline.add_jobs(
     task text, args jsonb[], queue text, priority int, run_at timestamptz, max_attempts int, timeout interval,
     expires_at timestamptz, keys text[]
@@ -40,7 +51,6 @@ as $$
 declare
     v_now timestamptz := pipeline.now();
     v_known pipeline.task;
-    v_bad jsonb;
     v_ids bigint[];
 begin
     select * into v_known from pipeline.task t where t.name = task;
@@ -49,9 +59,8 @@ begin
     max_attempts := coalesce(max_attempts, v_known.max_attempts, 5);
     timeout := coalesce(timeout, v_known.timeout);
     expires_at := coalesce(expires_at, greatest(run_at, v_now) + v_known.expires);
-    select a into v_bad from unnest(args) a where coalesce(jsonb_typeof(a) <> 'object', true) limit 1;
-    if found or coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
-        perform pipeline.refuse_job(task, case when found then v_bad else '{}' end, queue, priority, max_attempts, timeout, '');
+    if coalesce(length(task) > 500 or length(queue) > 200 or task = '' or queue = '' or priority not between -32768 and 32767 or max_attempts < 1 or timeout <= '0', true) then
+        perform pipeline.refuse_job(task, '{}', queue, priority, max_attempts, timeout, '');
     end if;
 
     if keys is not null or v_known.key is not null then

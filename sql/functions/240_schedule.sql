@@ -31,6 +31,10 @@ begin
     elsif jsonb_typeof(schedule.args) is distinct from 'object' then
         raise exception 'args of schedule % must be a JSON object', schedule.name
             using errcode = 'invalid_parameter_value', hint = 'Give the task''s named arguments, as in ''{"shop": 42}''.';
+    elsif pg_column_size(schedule.args) > 4096 and octet_length(schedule.args::text) > pipeline.most_bytes() then
+        raise exception 'args of schedule % are % bytes of JSON; a job takes %',
+            schedule.name, octet_length(schedule.args::text), pipeline.most_bytes()
+            using errcode = 'invalid_parameter_value', hint = 'Put the data in a table and pass its id.';
     elsif coalesce(schedule.missed not in ('skip', 'one', 'all'), true) then
         raise exception 'missed must be skip, one or all, not %', coalesce(schedule.missed, 'null')
             using errcode = 'invalid_parameter_value';

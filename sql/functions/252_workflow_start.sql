@@ -130,6 +130,7 @@ begin
         where jsonb_typeof(j.one) <> 'object' or not coalesce(
             j.one - c_known = '{}' and length(j.one ->> 'task') between 1 and 500 and j.one ->> 'name' is distinct from ''
             and jsonb_typeof(coalesce(j.one -> 'args', '{}')) = 'object' and length(coalesce(j.one ->> 'queue', 'default')) between 1 and 200
+            and (pg_column_size(j.one -> 'args') <= 4096 or octet_length((j.one -> 'args')::text) <= pipeline.most_bytes()) is not false
             and coalesce((j.one ->> 'priority')::numeric, 0) between -32768 and 32767
             and coalesce((j.one ->> 'max_attempts')::numeric, 1) between 1 and 2147483647
             and coalesce((j.one ->> 'timeout')::float8, 1) > 0

@@ -179,7 +179,7 @@ async def test_arguments_and_results_go_over_with_their_types(go: Any) -> None:
     wrong = await go("typed", day="soon")
     assert wrong.step == "retry"
     assert "day: invalid RFC3339 encoded date" in wrong.error
-    text = "é" * 1_000_000
+    text = "é" * 250_000
     assert (await go("big", text=text)).result == f'"{text * 2}"'
 
 
@@ -221,7 +221,7 @@ async def test_directives_come_over(go: Any) -> None:
 
 async def test_a_result_that_cannot_be_kept_and_a_worker_that_is_not_there_are_told(go: Any) -> None:
     ended = await go("object")
-    assert (ended.step, ended.result) == ("finish", None)
+    assert (ended.step, ended.result) == ("fail", None)
     assert ended.error.startswith("the result cannot be kept: ")
     ended = await go("host")
     assert ended.step == "retry"

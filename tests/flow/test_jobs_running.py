@@ -13,6 +13,7 @@ import pytest
 
 from handlers.jobs import JobWorker
 from pipeline.app.jobs import Jobs
+from pipeline.core.args import MOST_BYTES
 from pipeline.core.job import Job
 from pipeline.db.jobs import JobStore
 from pipeline.errors import JobFailed, LeaseLost, TaskError
@@ -156,6 +157,8 @@ async def test_progress_and_what_was_saved_are_seen_from_outside_and_by_the_next
     async def copy(job: Job) -> Any:
         if job.attempt == 1:
             await job.progress(30, 100, "rows")
+            with pytest.raises(TaskError, match=r"saves are 1,048,577 bytes of JSON; a job takes 1,048,576"):
+                await job.save("x" * (MOST_BYTES - 1))
             await job.save({"row": 30})
             look.set()
             await go.wait()
@@ -165,7 +168,7 @@ async def test_progress_and_what_was_saved_are_seen_from_outside_and_by_the_next
     registry.add_task(copy, name="copy", backoff=lambda attempt, error: 0.0)
     async with running(store, registry):
         job = await jobs.enqueue("copy")
-        await look.wait()
+        await asyncio.wait_for(look.wait(), 10)
         stage = await job.status()
         assert (stage.state, stage.done, stage.total, stage.note) == ("running", 30, 100, "rows")
         go.set()

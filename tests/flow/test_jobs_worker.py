@@ -186,7 +186,7 @@ async def test_whatever_a_task_raises_is_its_own_failure(
     assert [(row["task"], row["state"]) for row in rows] == [(name, "failed") for name in names]
 
 
-async def test_a_result_that_cannot_be_kept_does_not_run_the_job_again(
+async def test_a_result_that_cannot_be_kept_fails_the_job_once_and_the_worker_goes_on(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:
     async def zero(job: Job) -> str:
@@ -195,12 +195,22 @@ async def test_a_result_that_cannot_be_kept_does_not_run_the_job_again(
     async def thing(job: Job) -> object:
         return object()
 
-    for function in (zero, thing):
+    async def huge(job: Job) -> list[str]:
+        return ["x" * 1_000_000] * 300
+
+    async def small(job: Job) -> int:
+        return 1
+
+    for function in (zero, thing, huge, small):
         registry.add_task(function, name=function.__name__)
         await store.enqueue(function.__name__)
-    async with running(store, registry):
-        rows = await eventually(archived(sql, 2))
-    assert [(row["state"], row["attempt"], row["result"]) for row in rows] == [("finished", 1, None)] * 2
+    async with running(store, registry) as worker:
+        rows = await eventually(archived(sql, 4))
+        assert worker.healthy().ok
+    told = {row["task"]: (row["state"], row["attempt"], row["result"]) for row in rows}
+    assert told.pop("small") == ("finished", 1, "1")
+    assert told == dict.fromkeys(("zero", "thing", "huge"), ("failed", 1, None))
+    assert all(row["error"].startswith("the result cannot be kept: ") for row in rows if row["task"] in told)
 
 
 async def test_an_unknown_task_is_put_off_so_that_another_worker_can_run_it(

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from handlers.running import run
+from pipeline.core.args import MOST_BYTES
 from pipeline.core.directives import Cancel, Discard, Retry, Snooze
 from pipeline.core.job import Job, Outcome
 from pipeline.core.retry import Backoff
@@ -117,11 +118,13 @@ async def test_a_backoff_that_answers_nonsense_or_raises_gives_way_to_the_defaul
         assert "the backoff of a task is wrong; the default is used" in [line["event"] for line in lines]
 
 
-async def test_a_result_that_cannot_be_kept_is_no_failure_but_said() -> None:
-    for value in (object(), "a\0b", {1: {2: object()}}):
+async def test_a_result_that_cannot_be_kept_fails_the_job_at_once_and_says_why() -> None:
+    for value in (object(), "a\0b", {1: {2: object()}}, "x" * (MOST_BYTES - 1)):
         ended = await outcome(returning(value))
-        assert (ended.step, ended.result) == ("finish", None)
+        assert (ended.step, ended.result) == ("fail", None)
         assert (ended.error or "").startswith("the result cannot be kept: ")
+    assert "it is 1,048,577 bytes of JSON, and may be 1,048,576. Put the data in" in (ended.error or "")
+    assert (await outcome(returning("x" * (MOST_BYTES - 2)))).step == "finish"
     for value, text in (("a\\u0000", '"a\\\\u0000"'), ({"a": 1}, '{"a":1}'), (None, None)):
         ended = await outcome(returning(value))
         assert (ended.step, ended.result, ended.error) == ("finish", text, None)
