@@ -1746,6 +1746,22 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.lock_workflows(p_ids bigint[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+begin
+    perform from pipeline.workflow w
+    where w.id in (select j.workflow from pipeline.workflow_job j where j.id = any(p_ids))
+    order by w.id for no key update;
+    return found;
+end
+$$;
+
 CREATE FUNCTION pipeline.maintain_archive(keep interval DEFAULT '7 days'::interval, ahead integer DEFAULT 3, OUT made integer, OUT dropped integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2209,10 +2225,7 @@ CREATE FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) RETURNS void
     SET enable_mergejoin TO 'off'
     AS $$
 begin
-    perform from pipeline.workflow w
-    where w.id in (select j.workflow from pipeline.workflow_job j where j.id = any(p_ids))
-    order by w.id for no key update;
-    if not found then
+    if not pipeline.lock_workflows(p_ids) then
         return;
     end if;
     delete from pipeline.job_ended d where d.job = any(p_ids);
@@ -2223,7 +2236,8 @@ begin
         returning w.workflow, (was.state is not null)::int as ended, coalesce(was.state <> 'finished', false)::int as failed
     )
     update pipeline.workflow f
-    set pending = f.pending + a.ended, failed = f.failed - a.failed, state = 'running', finished_at = null
+    set pending = f.pending + a.ended, failed = f.failed - a.failed, finished_at = null,
+        state = case f.state when 'cancelling' then 'cancelling' else 'running' end
     from (select a.workflow, sum(a.ended) as ended, sum(a.failed) as failed from again a group by a.workflow) a
     where f.id = a.workflow;
     update pipeline.job j
@@ -2456,9 +2470,13 @@ CREATE FUNCTION pipeline.retry_jobs(ids bigint[]) RETURNS bigint[]
 declare
     v_now constant timestamptz := pipeline.now();
     v_back bigint[];
+    v_leases bigint[];
     v_lane record;
 begin
     perform pg_current_xact_id(); -- before a position is drawn
+    perform pipeline.lock_workflows(ids); -- before the jobs, as a resolver does
+    perform from pipeline.job_archive a where a.id = any(ids) and a.state <> 'finished' order by a.id for update;
+    perform from pipeline.job j where j.id = any(ids) and j.pos is null and j.needs = 0 order by j.id for update;
     with ended as (
         delete from pipeline.job_archive a
         where a.id = any(ids) and a.state <> 'finished'
@@ -2479,10 +2497,16 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
-    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has.
+    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has. A subquery
+    -- without `exists` is hashed; `&&` and `= any` would compare each id with each.
+    v_leases := array(
+        select e.id from pipeline.lease e
+        where (select bool_or(i in (select b from unnest(v_back) b)) from unnest(e.ids) i)
+        order by e.id for no key update
+    );
     update pipeline.lease e
-    set ids = array(select i from unnest(e.ids) i where i <> all(v_back))
-    where e.ids && v_back;
+    set ids = array(select i from unnest(e.ids) i where i not in (select b from unnest(v_back) b))
+    where e.id = any(v_leases);
     perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)
@@ -4719,6 +4743,8 @@ REVOKE ALL ON FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_c
 REVOKE ALL ON FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patience interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.lock_workflows(p_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.maintain_archive(keep interval, ahead integer, OUT made integer, OUT dropped integer) FROM PUBLIC;
 

@@ -65,7 +65,12 @@ BUGS = [
         "and ((g.lease, g.id) in (select m.id, unnest(m.ids) from held m)) is true",
         "",
     ),
-    Bug("old leases list what runs again", "functions/245_end_jobs.sql", "where e.ids && v_back", "where false"),
+    Bug(
+        "old leases list what runs again",
+        "functions/245_end_jobs.sql",
+        "where e.id = any(v_leases)",
+        "where false",
+    ),
     Bug("expires what is held", "functions/245_end_jobs.sql", "e.queue = v_lane.queue and", "false and"),
     Bug("retry is not fenced", RETRY, "where g.id = any(h.ids)", ""),
     Bug("retry takes nothing off", RETRY, "from held h\n    where l.id = h.id", "from held h where false"),

@@ -180,6 +180,8 @@ class JobStore(JobProducer):
         Only what the worker still holds is changed. Writing the same outcomes again, because the answer to
         the first time was lost, changes nothing.
         """
+        # In the order of their ids, as whoever cancels jobs locks them; the statements keep to the order given.
+        outcomes = sorted(outcomes, key=lambda o: o.job.id)
         ended = [o for o in outcomes if o.step in ENDS]
         retried = [o for o in outcomes if o.step in ("retry", "snooze")]
         # What has ended otherwise is taken off its lease too; should it have been put back since, it runs again.
@@ -191,6 +193,10 @@ class JobStore(JobProducer):
                 row = await finish(connection, worker, ended, freed)
             else:
                 async with connection.transaction(isolation="read_committed"):
+                    if bool(ended) + bool(retried) + bool(released) > 1:
+                        jobs = [o.job for o in outcomes]
+                        leases = list({job.lease for job in jobs})
+                        await connection.execute(statement("jobs/hold"), leases, worker, [job.id for job in jobs])
                     if retried:
                         counts["retried"] = await connection.fetchval(
                             statement("jobs/retry"),

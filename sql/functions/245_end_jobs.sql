@@ -92,7 +92,8 @@ revoke execute on function pipeline.expire_jobs from public;
 -- retry_jobs: lets jobs run again: dead letters and whatever else has ended but not finished, and delayed ones at once
 --
 -- A job keeps its id; its attempts begin anew. Returns the ids of those that it let run.
--- locks: the jobs' rows in the archive; the leases that still list one
+-- locks, each in the order of their ids: the workflows; the jobs' rows in the archive; the delayed jobs; the leases that
+-- still list one
 create or replace function pipeline.retry_jobs(ids bigint[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -100,9 +101,13 @@ as $$
 declare
     v_now constant timestamptz := pipeline.now();
     v_back bigint[];
+    v_leases bigint[];
     v_lane record;
 begin
     perform pg_current_xact_id(); -- before a position is drawn
+    perform pipeline.lock_workflows(ids); -- before the jobs, as a resolver does
+    perform from pipeline.job_archive a where a.id = any(ids) and a.state <> 'finished' order by a.id for update;
+    perform from pipeline.job j where j.id = any(ids) and j.pos is null and j.needs = 0 order by j.id for update;
     with ended as (
         delete from pipeline.job_archive a
         where a.id = any(ids) and a.state <> 'finished'
@@ -123,10 +128,16 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
-    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has.
+    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has. A subquery
+    -- without `exists` is hashed; `&&` and `= any` would compare each id with each.
+    v_leases := array(
+        select e.id from pipeline.lease e
+        where (select bool_or(i in (select b from unnest(v_back) b)) from unnest(e.ids) i)
+        order by e.id for no key update
+    );
     update pipeline.lease e
-    set ids = array(select i from unnest(e.ids) i where i <> all(v_back))
-    where e.ids && v_back;
+    set ids = array(select i from unnest(e.ids) i where i not in (select b from unnest(v_back) b))
+    where e.id = any(v_leases);
     perform pipeline.rejoin_workflow(v_back);
     for v_lane in
         select distinct j.queue, j.priority, j.key from pipeline.job j where j.id = any(v_back)

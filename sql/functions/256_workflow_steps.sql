@@ -14,12 +14,8 @@ end
 $$;
 revoke execute on function pipeline.cancel_workflow(bigint) from public;
 
--- rejoin_workflow: tells the workflows of jobs that were put back that these have not ended after all
---
--- Called in the transaction that puts them back. A job that still waits for others loses its position. What was noted of
--- their former end and not yet told to their dependents never will be.
--- locks: the workflows' rows
-create or replace function pipeline.rejoin_workflow(p_ids bigint[]) returns void
+-- lock_workflows: locks the workflows of these jobs, in the order of their ids; false if no job has one
+create or replace function pipeline.lock_workflows(p_ids bigint[]) returns bool
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -31,7 +27,27 @@ begin
     perform from pipeline.workflow w
     where w.id in (select j.workflow from pipeline.workflow_job j where j.id = any(p_ids))
     order by w.id for no key update;
-    if not found then
+    return found;
+end
+$$;
+revoke execute on function pipeline.lock_workflows(bigint[]) from public;
+
+-- rejoin_workflow: tells the workflows of jobs that were put back that these have not ended after all
+--
+-- Called in the transaction that puts them back. A job that still waits for others loses its position. What was noted of
+-- their former end and not yet told to their dependents never will be. A workflow that is being cancelled stays so, and the
+-- jobs are cancelled again.
+-- locks: the workflows' rows
+create or replace function pipeline.rejoin_workflow(p_ids bigint[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    if not pipeline.lock_workflows(p_ids) then
         return;
     end if;
     delete from pipeline.job_ended d where d.job = any(p_ids);
@@ -42,7 +58,8 @@ begin
         returning w.workflow, (was.state is not null)::int as ended, coalesce(was.state <> 'finished', false)::int as failed
     )
     update pipeline.workflow f
-    set pending = f.pending + a.ended, failed = f.failed - a.failed, state = 'running', finished_at = null
+    set pending = f.pending + a.ended, failed = f.failed - a.failed, finished_at = null,
+        state = case f.state when 'cancelling' then 'cancelling' else 'running' end
     from (select a.workflow, sum(a.ended) as ended, sum(a.failed) as failed from again a group by a.workflow) a
     where f.id = a.workflow;
     update pipeline.job j

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pipeline.core.job import Outcome
 from pipeline.db.jobs import JOB_SETTINGS, JobStore, Written
 from pipeline.db.statements import folder, statement
 from tests.conftest import eventually
@@ -383,3 +384,53 @@ async def test_a_lane_made_during_a_pause_is_paused(
     assert await claim(store, worker) == []
     await sql.execute("select pipeline.resume_queue('default')")
     assert len(await claim(store, worker)) == 1
+
+
+MIXED = ["finish", "retry", "release", "fail", "snooze", "ended"]
+
+
+@pytest.mark.parametrize("steps", [["finish"], MIXED], ids=["one", "mixed"])
+@pytest.mark.parametrize("number", [6, 600])
+async def test_a_worker_writes_its_jobs_in_the_order_in_which_a_cancel_locks_them(
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection, steps: list[Any], number: int
+) -> None:
+    """Else each could have one job that the other waits for."""
+    await store.enqueue_many("t", [{}] * number)
+    jobs = await claim(store, worker, 2) + await claim(store, worker, number)
+    batch = [Outcome(job, steps[n % len(steps)]) for n, job in enumerate(jobs)][::-1]
+    async with sql.transaction():
+        await sql.execute("select from pipeline.job where id = $1 for update", jobs[0].id)
+        written = asyncio.ensure_future(store.write(worker, batch, leases(jobs)))
+        await waits(sql, "transactionid")
+        free = "select count(*) from (select from pipeline.job for update skip locked) j"
+        assert await other.fetchval(free) == number - 1
+    assert (await written).refused == 0
+
+
+async def test_two_retries_lock_what_they_change_in_one_order(
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """Whatever the order in which their rows lie."""
+    jobs = []
+    for _ in range(4):
+        await store.enqueue("t")
+        jobs += await claim(store, worker)
+    first, last = leases(jobs)[0], leases(jobs)[-1]
+    await sql.execute("select pipeline.cancel_jobs($1)", ids(jobs))
+    for lease in leases(jobs)[:2]:
+        await sql.execute("update pipeline.lease set worker = worker where id = $1", lease)
+    for job in jobs[:2]:
+        await sql.execute("update pipeline.job_archive set attempt = attempt where id = $1", job.id)
+    for table, lowest, highest in (("job_archive", jobs[0].id, jobs[-1].id), ("lease", first, last)):
+        transaction = sql.transaction()
+        await transaction.start()
+        await sql.execute(f"select from pipeline.{table} where id = $1 for update", lowest)
+        retried = asyncio.ensure_future(other.fetchval("select pipeline.retry_jobs($1)", ids(jobs)[::-1]))
+        await waits(sql, "transactionid")
+        locked = f"select from pipeline.{table} where id = $1 for update skip locked"
+        assert await sql.fetchrow(locked, highest) is not None
+        retried.cancel()
+        await asyncio.wait([retried])
+        await transaction.rollback()
+    assert sorted(await other.fetchval("select pipeline.retry_jobs($1)", ids(jobs))) == ids(jobs)
+    assert await sql.fetchval("select count(*) from pipeline.lease where ids <> '{}'") == 0

@@ -300,6 +300,21 @@ async def test_a_workflow_that_is_refused_half_way_leaves_nothing(hand: Hand, sq
     assert await nothing_left(sql)
 
 
+async def test_a_job_that_is_retried_while_its_workflow_is_cancelled_is_cancelled_again(
+    hand: Hand, sql: asyncpg.Connection
+) -> None:
+    flow = await start(hand, diamond())
+    [job] = await hand.take()
+    await hand.end([job], "fail")
+    assert await hand.flows.cancel(flow)
+    assert await sql.fetchval("select pipeline.retry_jobs($1)", [job.id]) == [job.id]
+    assert (await hand.status(flow)).state == "cancelling"
+    await hand.resolve()
+    assert (await hand.status(flow)).state == "cancelled"
+    assert set((await hand.states(flow)).values()) == {"cancelled"}
+    assert await hand.take() == []
+
+
 async def test_ten_thousand_jobs_with_fifty_thousand_needs_are_started_at_once(
     hand: Hand, sql: asyncpg.Connection
 ) -> None:
