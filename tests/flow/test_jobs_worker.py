@@ -415,6 +415,26 @@ async def test_one_outcome_that_cannot_be_stored_does_not_hold_up_the_others(
     assert "could not be stored" in next(row["error"] for row in rows if row["state"] == "failed")
 
 
+async def test_a_job_whose_end_is_refused_twice_holds_up_nobody_and_runs_again(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection
+) -> None:
+    async def echo(job: Job, n: int) -> int:
+        return n
+
+    registry.add_task(echo, name="echo")
+    await sql.execute("""alter table pipeline.job_archive add constraint broken check (args <> '{"n": 4}')""")
+    await store.enqueue_many("echo", [{"n": n} for n in range(10)])
+    async with running(store, registry) as worker:
+        await eventually(archived(sql, 9))
+        await store.enqueue("echo", {"n": 10})
+        await eventually(archived(sql, 10))
+        assert worker.healthy().ok
+        assert [row["args"] for row in await sql.fetch("select args from pipeline.job")] == ['{"n": 4}']
+        await sql.execute("alter table pipeline.job_archive drop constraint broken")
+        rows = await eventually(archived(sql, 11))
+    assert [row["state"] for row in rows] == ["finished"] * 11
+
+
 WORKER = """
 import asyncio, sys
 from handlers.jobs import JobWorker

@@ -241,6 +241,40 @@ async def test_only_who_may_add_triggers_to_a_table_can_make_it_enqueue(
     await sql.execute("insert into own values (1)")
 
 
+async def test_writers_of_rows_that_make_jobs_of_one_unique_key_do_not_wait_for_each_other(
+    dsn: str, sql: asyncpg.Connection, orders: str
+) -> None:
+    await sql.execute("insert into pipeline.task (name, unique_by) values ('seen', '{note}')")
+    await sql.execute("select pipeline.enqueue_on('orders', 'insert', 'seen')")
+    other = await asyncpg.connect(dsn)
+    try:
+        async with sql.transaction(), other.transaction():
+            for id_, note in ((1, "a"), (2, "b")):  # each in its own order: if they waited they would deadlock
+                await sql.execute("insert into orders values ($1, $2)", id_, note, timeout=5)
+                await other.execute("insert into orders values ($1, $2)", 9 - id_, "ba"[id_ - 1], timeout=5)
+    finally:
+        await other.close()
+    notes = await sql.fetch("select args ->> 'note' from pipeline.job order by 1")
+    assert [row[0] for row in notes] == ["a", "a", "b", "b"]
+
+
+async def test_a_key_that_is_too_long_for_a_row_is_shortened_and_stays_that_of_its_text(
+    sql: asyncpg.Connection, orders: str
+) -> None:
+    await sql.execute("insert into pipeline.task (name, key) values ('seen', 'note:{note}')")
+    await sql.execute("select pipeline.enqueue_on('orders', 'insert', 'seen')")
+    long = "x" * 300
+    await sql.execute(
+        "insert into orders select n, v from unnest($1::text[]) with ordinality u (v, n)",
+        [long + "a", long + "b", long + "a", "y" * 195],
+    )
+    first, second, third, whole = [row[0] for row in await sql.fetch("select key from pipeline.job order by id")]
+    assert first == third != second
+    assert {len(first), len(second)} == {200}
+    assert first[:168] == second[:168] == "note:" + long[:163]  # so the key's rule holds for both
+    assert whole == "note:" + "y" * 195
+
+
 async def test_a_row_that_is_too_large_is_skipped_and_the_write_succeeds(
     sql: asyncpg.Connection, orders: str
 ) -> None:
