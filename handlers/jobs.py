@@ -141,6 +141,7 @@ class JobWorker:
         if shift is None or self._heartbeat is None:
             raise RuntimeError("start the worker before it runs")
         self._heartbeat.start()
+        shift.owner = asyncio.current_task()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group

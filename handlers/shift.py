@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import structlog
 
@@ -33,8 +34,8 @@ class Shift:
     """One worker's time from `start` to the end. worker: its number. totals: what has become of jobs here.
 
     running: by job and lease, because a job that was taken from this worker may come back to it before its
-    first run has ended; None for one that cannot be stopped by itself. alone: held while a job runs that was
-    once lost with a worker, so that the next loss has one cause.
+    first run has ended; None for one that cannot be stopped by itself. owner: the task that runs all of it.
+    alone: held while a job runs that was once lost with a worker, so that the next loss has one cause.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Shift:
         self.running: dict[tuple[int, int], asyncio.Task[None] | None] = {}
         self.deadlines = Deadlines()
         self.stopping = asyncio.Event()
+        self.owner: asyncio.Task[Any] | None = None
         self.alone = asyncio.Lock()
         self.claimed_at: dict[int, float] = {}
         self._cancelled: OrderedDict[int, float] = OrderedDict()
@@ -108,6 +110,10 @@ class Shift:
                     task.cancel()
         while len(self._cancelled) > REMEMBERED:
             self._cancelled.popitem(last=False)
+
+    def leaving(self) -> bool:
+        """Whether it ends, so that whoever is cancelled now is to end, too."""
+        return self.stopping.is_set() or (self.owner is not None and self.owner.cancelling() > 0)
 
     def was_cancelled(self, job: Job) -> bool:
         return job.id in self._cancelled

@@ -7,11 +7,13 @@ Knows no SQL and not how jobs are claimed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from handlers.batches import run_batch
+from handlers.endings import failed
 from handlers.held import HeldQueue
 from handlers.opening import opened
 from handlers.running import run
@@ -61,7 +63,7 @@ class Slots:
             if task is not None and task.batch and not job.lost:
                 jobs = await self._gather(job, task)
                 if jobs:
-                    await self._run_together(jobs, task)
+                    await self._run_together(jobs, task, me)
             else:
                 await self._run(job, me)
             if shift.stopping.is_set():
@@ -69,7 +71,7 @@ class Slots:
 
     async def _run(self, job: Job, me: asyncio.Task[None]) -> None:
         shift, queue = self._shift, self._queue
-        outcome, ending = None, False
+        outcome, ending, thrown = None, False, None
         if shift.places.shared:
             await self._take_place(job)
         shift.begins(job, me)
@@ -83,18 +85,21 @@ class Slots:
             else:
                 outcome = await self._run_opened(job, me)
                 shift.runs.append(outcome.ms or 0.0)
-        except asyncio.CancelledError:
-            ending = True
+        except asyncio.CancelledError as error:
+            ending, thrown = True, error
         finally:  # cancelled: the job goes back
             if shift.ends(job):
-                ending = (
-                    me.cancelling() > 0 and me.uncancel() > 0
-                )  # the slot goes on, also when that was swallowed
+                # the slot goes on, also when that was swallowed
+                ending = me.cancelling() > 0 and me.uncancel() > 0
                 outcome = outcome or Outcome(job, "ended")
+            elif thrown is not None and not shift.leaving():  # by the task itself
+                outcome = failed(job, shift.registry.tasks[job.task], thrown, time.monotonic(), shift.rng)
             if shift.places.shared:
                 shift.places.leave()
             shift.ended(queue, self._settled(outcome or Outcome(job, "release")))
-        if ending:
+        if me.cancelling() and not shift.leaving():
+            await _go_on(me)
+        elif ending:
             raise asyncio.CancelledError
 
     async def _take_place(self, *jobs: Job) -> None:
@@ -161,7 +166,7 @@ class Slots:
                 del self._gathering[task.name]
         return together
 
-    async def _run_together(self, jobs: list[Job], task: Task) -> None:
+    async def _run_together(self, jobs: list[Job], task: Task, me: asyncio.Task[None]) -> None:
         shift, queue = self._shift, self._queue
         outcomes = [Outcome(job, "release") for job in jobs]
         if shift.places.shared:
@@ -177,12 +182,18 @@ class Slots:
             ran += [outcome for outcome in ready if isinstance(outcome, Outcome)]
             done = {outcome.job.id: outcome for outcome in ran}
             outcomes = [done.get(job.id) or Outcome(job, "ended") for job in jobs]
+        except asyncio.CancelledError as error:
+            if shift.leaving():
+                raise
+            outcomes = [failed(job, task, error, time.monotonic(), shift.rng) for job in jobs]
         finally:  # cancelled: the jobs go back
             if shift.places.shared:
                 shift.places.leave()
             for outcome in outcomes:
                 shift.ends(outcome.job)
                 shift.ended(queue, self._settled(outcome))
+        if me.cancelling() and not shift.leaving():
+            await _go_on(me)
 
 
 def _this_task() -> asyncio.Task[None]:
@@ -190,3 +201,11 @@ def _this_task() -> asyncio.Task[None]:
     if task is None:
         raise RuntimeError("slots run in tasks")
     return task
+
+
+async def _go_on(me: asyncio.Task[None]) -> None:
+    """Forget that a task has cancelled whoever runs it, as it can by asyncio.current_task().cancel()."""
+    while me.uncancel() > 0:
+        pass
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # where nothing was awaited since, it is yet to come

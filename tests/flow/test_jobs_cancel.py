@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -133,3 +134,46 @@ async def test_a_task_that_swallows_its_cancellation_neither_holds_up_the_end_no
         assert "timeout" in row["error"]
         await store.enqueue("stubborn")
         await eventually(lambda: len(began) == 2)
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("then", ["waits", "returns", "goes on"])
+async def test_a_task_that_cancels_whoever_runs_it_has_failed_and_its_slot_goes_on(
+    store: JobStore,
+    registry: Registry,
+    sql: asyncpg.Connection,
+    then: str,
+    batch: int | None,
+    timeout: float | None,
+) -> None:
+    async def alone(job: Job) -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        if then == "waits":
+            await asyncio.sleep(60)
+        elif then == "goes on":
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            await asyncio.sleep(0)
+
+    async def together(jobs: list[Job]) -> None:
+        await alone(jobs[0])
+
+    async def quick(job: Job) -> None: ...
+
+    wait = 0.01 if batch else None
+    registry.add_task(
+        together if batch else alone, name="own", batch=batch, batch_wait=wait, timeout=timeout, max_attempts=1
+    )
+    registry.add_task(quick, name="quick", timeout=1.0)
+    async with running(store, registry, {"default": 1}):
+        await store.enqueue("own")
+        [row] = await eventually(archived(sql, 1))
+        assert row["state"] == ("failed" if then == "waits" else "finished")
+        for _ in range(2):
+            await store.enqueue("quick")
+        rows = await eventually(archived(sql, 3))
+    assert [row["state"] for row in rows[1:]] == ["finished"] * 2
+    assert (row["error"] or "").startswith("CancelledError") == (then == "waits")
