@@ -20,9 +20,9 @@ import structlog
 
 from handlers.cache_keys import Call
 from handlers.cache_loads import Loads, Scope, scope_of_request
-from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, SharedCache
+from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, Lookups, SharedCache
 from pipeline.core.cache import CacheCore
-from pipeline.core.cache_policy import Options, Policy
+from pipeline.core.cache_policy import Options, Policy, QueryTags
 from pipeline.core.cachekey import freeze
 from pipeline.core.events import Batch
 from pipeline.core.snapshot import Snapshot
@@ -59,12 +59,14 @@ class Cache:
         max_direct_loads: int = 32,
         shared: SharedCache | None = None,
         analyst: Analyst | None = None,
+        lookups: Lookups | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_staleness <= 0:
             raise UsageError("max_staleness must be more than zero seconds")
         self.core = CacheCore(max_bytes=max_bytes, max_entries=max_entries, max_staleness=max_staleness)
-        self._source = prober
+        self.source = prober
+        self.lookups = lookups
         self._clock = clock
         self._analyst = analyst
         self._loads = Loads(self.core, clock, max_direct_loads, shared)
@@ -98,19 +100,23 @@ class Cache:
         """
         depends, settings = tag_set(tags), None
         if depends is None:
-            if self._analyst is None:
-                raise UsageError("this cache cannot find the tags of a query", hint="Give tags=...")
-            found = await self._analyst.tags(sql, args)
+            found = await self.depends_on(sql, *args)
             depends, settings = found.tags, found.key
 
         async def load() -> Loaded:
             scope = scope_of_request.get()
-            rows, snapshot = await ((scope and scope.source) or self._source).read(sql, args)
+            rows, snapshot = await ((scope and scope.source) or self.source).read(sql, args)
             return Loaded(rows, snapshot)
 
         key = ("sql", sql, freeze(args), settings)
         rows: list[dict[str, Any]] = await self.get_or_load(key, load, tags=depends, **options)
         return rows
+
+    async def depends_on(self, sql: str, *args: Any) -> QueryTags:
+        """The tags of a query, found by looking at it. Raises UsageError with the reason where they cannot be."""
+        if self._analyst is None:
+            raise UsageError("this cache cannot find the tags of a query", hint="Give tags=...")
+        return await self._analyst.tags(sql, args)
 
     def cached(
         self, *, tags: Tags, key: Callable[..., Hashable] | None = None, **options: Unpack[Options]
@@ -170,7 +176,7 @@ class Cache:
         """Ask once. A failure is told by `healthy`; the cache then stops serving by itself."""
         before = self._clock()
         try:
-            answer = await self._source.probe()
+            answer = await self.source.probe()
         except PgreflexError as error:
             if not self._failure:
                 log.warning("cannot ask for the database's position", error=describe(error))

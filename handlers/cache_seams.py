@@ -51,6 +51,22 @@ class Analyst(Protocol):
         """Raises UsageError with the reason where the rows cannot be proved to depend on tags alone."""
 
 
+class Lookup(Protocol):
+    """How rows of a table are found by one column. one: the query for a single key."""
+
+    @property
+    def one(self) -> str: ...
+
+    async def rows(self, read: Any, keys: Sequence[Any]) -> Sequence[Any]:
+        """For each key its rows, and a snapshot all of which they contain; or why it can be the key of none."""
+
+
+class Lookups(Protocol):
+    """Knows the application's tables; pipeline.db.rows.Lookups is one."""
+
+    async def find(self, table: str, key: str, columns: Sequence[str] = ()) -> Lookup: ...
+
+
 class SharedEntry(msgspec.Struct, frozen=True):
     """A value on its way to the second level. key: see stable_key. ttl: seconds that are left; None: no end."""
 

@@ -1,16 +1,17 @@
-"""The cache as a program sees it without naming a client: `pipeline.cache` and `pipeline.cached`.
+"""The cache as a program sees it without naming a client: `pipeline.cache`, `pipeline.cached`, `pipeline.loader`.
 
-Owns: which client's cache is meant. Knows nothing of how it works.
+Owns: which client's cache is meant, also by a loader. Knows nothing of how it works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from handlers.cache import Cache, Tags, bypass, cached_by
 from handlers.cache_loads import scope_of_request
+from handlers.loader import Loader, LoadMany
 from pipeline.core.cache_policy import Options
 from pipeline.errors import UsageError
 
@@ -78,3 +79,19 @@ def cached(
     `pipeline.cache.bypass()`: then the function simply runs. Arguments as of Cache.cached.
     """
     return cached_by(_current_or_bypassed, tags=tags, key=key, options=options)
+
+
+def loader(
+    source: str | LoadMany,
+    *,
+    key: str = "id",
+    columns: Sequence[str] = (),
+    many: bool = False,
+    tags: Tags = None,
+    **options: Unpack[Options],
+) -> Loader:
+    """Loads single things together, through the cache of the client that is open; see Loader for the arguments.
+
+    May be made before any client is open.
+    """
+    return Loader(current, source, key=key, columns=columns, many=many, tags=tags, options=options)

@@ -35,6 +35,7 @@ from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.rows import Lookups
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.workflows import WorkflowRun, WorkflowStore
 from pipeline.errors import UsageError
@@ -72,6 +73,7 @@ class Client:
         self._job_database = job_database(dsn, max_size=2)
         self.cache = Cache(
             prober=CacheDatabase(self.database, self._probes),
+            lookups=Lookups(self.database),
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )

@@ -15,45 +15,15 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
-import msgspec
 
 from pipeline.core.bulk import BulkResult, Doubles, Numbered, Row, RowFailure, batches
 from pipeline.db.connection import Connection, Database, translated
-from pipeline.db.statements import statement
+from pipeline.db.tables import Column, Table, find_table, quoted
 from pipeline.errors import RowsRefused, UsageError
 
 FAILURES_SOUGHT = 100  # when nothing is kept anyway, the caller needs examples, not all of them
 Written: TypeAlias = "tuple[int, list[dict[str, Any]]]"  # how many rows, and what was asked back of them
 Write: TypeAlias = "Callable[[Sequence[Numbered]], Awaitable[Written]]"
-
-
-class _Column(msgspec.Struct, frozen=True):
-    name: str
-    type: str
-    array: bool
-
-
-class _Table(msgspec.Struct, frozen=True):
-    """A table as the catalog has it. copies: whether COPY may write into it."""
-
-    schema: str
-    name: str
-    columns: dict[str, _Column]
-    copies: bool
-
-    @property
-    def quoted(self) -> str:
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
-
-    def named(self, names: Iterable[str]) -> list[_Column]:
-        """The columns of these names. Raises UsageError for one that the table lacks."""
-        missing = [name for name in names if name not in self.columns]
-        if missing:
-            raise UsageError(
-                f"{self.schema}.{self.name} has no column {missing[0]}",
-                hint=f"Its columns are {', '.join(self.columns)}.",
-            )
-        return [self.columns[name] for name in names]
 
 
 class Bulk:
@@ -79,7 +49,7 @@ class Bulk:
         Raises UsageError for a table or column that does not exist and for rows with different columns.
         """
         async with self._transaction(conn) as connection:
-            known = await _table(connection, table)
+            known = await find_table(connection, table)
             run = _Run(connection, keep_others)
             for names, batch in batches(rows):
                 await run.place(_inserter(connection, known, known.named(names), returning), batch)
@@ -101,7 +71,7 @@ class Bulk:
         """
         keys = (key,) if isinstance(key, str) else tuple(key)
         async with self._transaction(conn) as connection:
-            known = await _table(connection, table)
+            known = await find_table(connection, table)
             run, doubles = _Run(connection, keep_others), Doubles()
             for names, batch in batches(rows):
                 columns = known.named(_keys_first(keys, names))
@@ -166,12 +136,12 @@ class _Run:
         return BulkResult(self._written, failures, tuple(self._returned))
 
 
-def _inserter(connection: Connection, table: _Table, columns: list[_Column], returning: Sequence[str]) -> Write:
+def _inserter(connection: Connection, table: Table, columns: list[Column], returning: Sequence[str]) -> Write:
     names = [column.name for column in columns]
-    back = ", ".join(_quoted(column.name) for column in table.named(returning))
+    back = ", ".join(quoted(column.name) for column in table.named(returning))
     places = ", ".join(f"${number}::{column.type}" for number, column in enumerate(columns, 1))
     one_by_one = (
-        f"insert into {table.quoted} ({', '.join(map(_quoted, names))}) values ({places})"
+        f"insert into {table.quoted} ({', '.join(map(quoted, names))}) values ({places})"
         f" returning {back or 'null'}"
     )
 
@@ -191,14 +161,14 @@ def _inserter(connection: Connection, table: _Table, columns: list[_Column], ret
     return copy if table.copies and not back else insert
 
 
-def _updater(connection: Connection, table: _Table, columns: list[_Column], width: int, run: _Run) -> Write:
+def _updater(connection: Connection, table: Table, columns: list[Column], width: int, run: _Run) -> Write:
     """One UPDATE from arrays; or, where a column is an array itself, which unnest would take apart, one a row."""
     several = not any(column.array for column in columns)
     source = ", ".join(f"${number}::{column.type}{'[]' * several}" for number, column in enumerate(columns, 1))
-    names = [_quoted(column.name) for column in columns]
+    names = [quoted(column.name) for column in columns]
     changes = ", ".join(f"{name} = new.{name}" for name in names[width:])
     same = " and ".join(f"old.{name} = new.{name}" for name in names[:width])
-    place = _quoted("n" + "_" * max(map(len, table.columns)))  # longer than any column's name, so it is none
+    place = table.no_column
     rows_from = f"unnest({source}) with ordinality" if several else f"(values ({source}, 1))"
     sql = (
         f"update {table.quoted} as old set {changes} from {rows_from} as new ({', '.join(names)}, {place})"
@@ -218,14 +188,6 @@ def _updater(connection: Connection, table: _Table, columns: list[_Column], widt
     return update
 
 
-async def _table(connection: Connection, name: str) -> _Table:
-    rows = await connection.fetch(statement("bulk/columns"), name)
-    if not rows:
-        raise UsageError(f"there is no table {name}", hint="Write it as in SQL, with its schema: shop.orders.")
-    columns = {row["name"]: _Column(row["name"], row["type"], row["array"]) for row in rows}
-    return _Table(rows[0]["schema"], rows[0]["table"], columns, rows[0]["copies"])
-
-
 def _keys_first(keys: Sequence[str], names: Sequence[str]) -> list[str]:
     for key in keys:
         if key not in names:
@@ -234,10 +196,6 @@ def _keys_first(keys: Sequence[str], names: Sequence[str]) -> list[str]:
     if not others:
         raise UsageError("the rows have nothing but their key, so there is nothing to update")
     return [*keys, *others]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 # For values that it cannot encode, COPY lets through what the codec of the type raised, whatever that is; other

@@ -23,6 +23,7 @@ PRINTED = [
     ("python.md", 1, "job 1\njob 2\n"),
     ("python.md", 2, '1 written\nrow 0: duplicate key value violates unique constraint "orders_pkey"\n'),
     ("cache.md", 0, "[{'id': 1, 'status': 'new'}]\nnew new\nread from somewhere\nnew\nHealth("),
+    ("cache.md", 1, "['new', 'none', 'new']\n"),
 ]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 

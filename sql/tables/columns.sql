@@ -1,4 +1,4 @@
--- columns: the columns of a table that can be written to, and whether COPY may write into it
+-- columns: the columns of a table, and whether COPY may write into it
 -- $1 text: the table, as SQL would write it
 -- locks: none
 select
@@ -7,10 +7,11 @@ select
     a.attname as name,
     pg_catalog.format_type(a.atttypid, a.atttypmod) as type,
     t.typcategory = 'A' as "array",
+    a.attgenerated <> '' as generated,
     c.relkind in ('r', 'p') and not c.relrowsecurity as copies
 from pg_catalog.pg_class as c
 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type as t on t.oid = a.atttypid
-where c.oid = to_regclass($1) and c.relkind in ('r', 'p', 'v', 'f') and a.attgenerated = ''
+where c.oid = to_regclass($1) and c.relkind in ('r', 'p', 'v', 'm', 'f')
 order by a.attnum

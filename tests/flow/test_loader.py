@@ -1,0 +1,220 @@
+"""The loader: what is asked for in one turn of the loop is read in one query, and cached key by key."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+import pipeline
+from handlers.cache import Cache
+from handlers.cache_seams import Loaded
+from handlers.loader import Loader
+from pipeline.core.snapshot import Snapshot
+from pipeline.db.cache import CacheDatabase
+from pipeline.db.connection import Database
+from pipeline.db.rows import Lookups
+from pipeline.errors import QueryFailed, UsageError
+from tests.flow.cache_kit import Clock, Feed, update
+
+TAGS = "orders:{key}"
+
+
+class Counting(CacheDatabase):
+    """Keeps the keys that each query asked for; in which order they meet in a batch does not matter."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self.asked: list[list[Any]] = []
+
+    async def read(
+        self, query: str, args: Sequence[Any], *, timeout: float | None = None
+    ) -> tuple[list[dict[str, Any]], Snapshot]:
+        self.asked.append(list(args[0]) if len(args[0]) < 2 else sorted(args[0], key=str))
+        return await super().read(query, args, timeout=timeout)
+
+
+@pytest.fixture
+def source(db: Database) -> Counting:
+    return Counting(db)
+
+
+@pytest.fixture
+def cache(db: Database, source: Counting) -> Cache:
+    return Cache(prober=source, lookups=Lookups(db), clock=Clock())
+
+
+@pytest.fixture
+async def feed(cache: Cache, sql: asyncpg.Connection) -> Feed:
+    await sql.execute("create table orders (id int primary key, total int, customer uuid)")
+    await sql.execute("insert into orders select n, 10 * n from generate_series(1, 300) n")
+    feed = Feed(cache, sql)
+    await feed.prove()
+    await feed.prove()
+    return feed
+
+
+def orders(cache: Cache, **options: Any) -> Loader:
+    more = {name: options.pop(name) for name in ("key", "columns", "many") if name in options}
+    return Loader(lambda: cache, "orders", tags=options.pop("tags", TAGS), options=options, **more)
+
+
+async def test_requests_of_one_turn_are_one_query_without_doubles_and_answered_in_order(
+    cache: Cache, feed: Feed, source: Counting
+) -> None:
+    loader = orders(cache, columns=["total"])
+    assert await loader.load_many([3, 1, 3, 2]) == [{"total": 30}, {"total": 10}, {"total": 30}, {"total": 20}]
+    assert source.asked == [[1, 2, 3]]
+
+
+async def test_more_than_100_keys_are_several_queries(cache: Cache, feed: Feed, source: Counting) -> None:
+    rows = await orders(cache).load_many(range(1, 251))
+    assert [row["id"] for row in rows] == list(range(1, 251))
+    assert sorted(map(len, source.asked)) == [50, 100, 100]
+
+
+async def test_what_is_cached_is_not_asked_for_again_until_it_changes(
+    cache: Cache, feed: Feed, source: Counting, sql: asyncpg.Connection
+) -> None:
+    loader = orders(cache)
+    await loader.load_many([1, 2])
+    feed.change(await update(sql, 11), "1")
+    assert [row["total"] for row in await loader.load_many([1, 2, 3])] == [11, 20, 30]
+    assert source.asked == [[1, 2], [1, 3]]
+
+
+async def test_a_key_without_a_row_is_none_and_remembered_as_such_until_the_row_comes(
+    cache: Cache, feed: Feed, source: Counting, sql: asyncpg.Connection
+) -> None:
+    loader = orders(cache)
+    assert await loader.load(900) is None
+    assert await loader.load(900) is None
+    assert len(source.asked) == 1
+    await sql.execute("insert into orders values (900, 5)")
+    feed.change(int(await sql.fetchval("select xmin::text from orders where id = 900")), "900")
+    assert (await loader.load(900))["total"] == 5
+    assert await loader.load(None) is None
+
+
+async def test_a_key_that_no_row_can_have_fails_alone(cache: Cache, feed: Feed) -> None:
+    loader = orders(cache)
+    one, bad, two = await loader.load_many([1, "seven", 2], return_exceptions=True)
+    assert (one["total"], two["total"]) == (10, 20)
+    assert isinstance(bad, QueryFailed)
+    with pytest.raises(QueryFailed):
+        await loader.load_many([1, "seven"])
+
+
+async def test_all_rows_of_a_key_come_as_a_list(cache: Cache, feed: Feed, sql: asyncpg.Connection) -> None:
+    ann, nobody = uuid.uuid4(), uuid.uuid4()
+    await sql.execute("update orders set customer = $1 where id <= 2", ann)
+    loader = orders(cache, key="customer", many=True, tags="orders")
+    hers, none = await loader.load_many([ann, nobody])
+    assert sorted(row["id"] for row in hers) == [1, 2]
+    assert none == []
+    assert await loader.load(None) == []
+    with pytest.raises(UsageError, match="2 rows of orders have this customer"):
+        await orders(cache, key="customer", tags="orders").load(str(ann))
+
+
+async def test_a_name_that_needs_quotes_is_quoted(cache: Cache, feed: Feed, sql: asyncpg.Connection) -> None:
+    await sql.execute('create table "Odd "" name" ("the key" text, place int)')
+    await sql.execute('insert into "Odd "" name" values (\'a\', 1)')
+    loader = Loader(lambda: cache, '"Odd "" name"', key="the key", tags="odd", options={})
+    assert await loader.load("a") == {"the key": "a", "place": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "said"), [("nowhere", "id", "there is no table nowhere"), ("orders", "x", "has no column x")]
+)
+async def test_a_table_or_column_that_does_not_exist_is_said_so(
+    cache: Cache, feed: Feed, table: str, key: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        await Loader(lambda: cache, table, key=key, tags="t", options={}).load(1)
+
+
+async def test_a_function_loads_many_keys_at_once_and_one_of_them_may_fail(cache: Cache, feed: Feed) -> None:
+    calls: list[list[int]] = []
+
+    async def prices(keys: list[int]) -> dict[int, Any]:
+        calls.append(keys)
+        return {key: ValueError("no price") if key == 2 else key * 100 for key in keys if key != 3}
+
+    loader = Loader(lambda: cache, prices, tags="price:{key}", options={})
+    assert await loader.load_many([1, 3, 1]) == [100, None, 100]
+    with pytest.raises(ValueError, match="no price"):
+        await loader.load(2)
+    assert await loader.load_many([1, 3]) == [100, None]
+    assert calls == [[1, 3], [2]]
+    await cache.invalidate("price:1")
+    assert await loader.load(1) == 100
+    assert calls[-1] == [1]
+
+
+async def test_a_function_that_returns_too_few_values_is_told_so(cache: Cache, feed: Feed) -> None:
+    async def nothing(_keys: list[int]) -> list[int]:
+        return []
+
+    with pytest.raises(UsageError, match="asked for 1 keys and returned 0 values"):
+        await Loader(lambda: cache, nothing, tags="t", options={}).load(1)
+
+
+async def test_a_loader_of_a_function_needs_tags(cache: Cache) -> None:
+    async def nothing(keys: list[int]) -> list[int]:
+        return keys
+
+    with pytest.raises(UsageError, match="it must be said what it depends on"):
+        Loader(lambda: cache, nothing, options={})
+
+
+async def test_what_a_batch_reads_through_the_cache_is_read_anew(cache: Cache, feed: Feed) -> None:
+    """A part that came from the cache would make only one of the keys depend on it."""
+    parts = 0
+
+    async def part() -> int:
+        nonlocal parts
+        parts += 1
+        return parts
+
+    async def load(keys: list[int]) -> list[Any]:
+        found = await cache.get_or_load("part", part, tags="part")
+        return [Loaded((key, found)) for key in keys]
+
+    loader = Loader(lambda: cache, load, tags="t:{key}", options={})
+    await cache.get_or_load("part", part, tags="part")
+    assert await loader.load_many([1, 2]) == [(1, 2), (2, 2)]
+
+
+async def test_past_the_cache_requests_still_meet_in_one_query(cache: Cache, feed: Feed, source: Counting) -> None:
+    async with cache.bypass():
+        rows = await orders(cache).load_many([1, 2, 1])
+    assert [row["id"] for row in rows] == [1, 2, 1]
+    assert source.asked == [[1, 2]]
+
+
+async def test_of_those_who_give_up_waiting_the_others_still_get_their_rows(cache: Cache, feed: Feed) -> None:
+    loader = orders(cache)
+    gone = asyncio.create_task(loader.load(1))
+    stays = asyncio.create_task(loader.load(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await stays)["id"] == 2
+
+
+async def test_a_loader_of_the_module_belongs_to_whatever_client_is_open(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("create table item (id int primary key, name text)")
+    await sql.execute("insert into item values (1, 'one')")
+    items = pipeline.loader("item", tags="item:{key}")
+    with pytest.raises(UsageError, match="no client is open"):
+        await items.load(1)
+    async with pipeline.connect(dsn):
+        assert await items.load(1) == {"id": 1, "name": "one"}
+    async with pipeline.connect(dsn):
+        assert await items.load(1) == {"id": 1, "name": "one"}
