@@ -415,24 +415,29 @@ async def test_one_outcome_that_cannot_be_stored_does_not_hold_up_the_others(
     assert "could not be stored" in next(row["error"] for row in rows if row["state"] == "failed")
 
 
-async def test_a_job_whose_end_is_refused_twice_holds_up_nobody_and_runs_again(
+async def test_a_job_whose_end_is_refused_twice_holds_up_nobody_and_is_not_lost(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:
     async def echo(job: Job, n: int) -> int:
         return n
 
+    async def free() -> bool:
+        return not await sql.fetchval("select count(*) from pipeline.lease")
+
     registry.add_task(echo, name="echo")
     await sql.execute("""alter table pipeline.job_archive add constraint broken check (args <> '{"n": 4}')""")
-    await store.enqueue_many("echo", [{"n": n} for n in range(10)])
+    made = await store.enqueue_many("echo", [{"n": n} for n in range(10)])
     async with running(store, registry) as worker:
         await eventually(archived(sql, 9))
         await store.enqueue("echo", {"n": 10})
         await eventually(archived(sql, 10))
+        await eventually(free)
         assert worker.healthy().ok
-        assert [row["args"] for row in await sql.fetch("select args from pipeline.job")] == ['{"n": 4}']
-        await sql.execute("alter table pipeline.job_archive drop constraint broken")
-        rows = await eventually(archived(sql, 11))
-    assert [row["state"] for row in rows] == ["finished"] * 11
+    await sql.execute("alter table pipeline.job_archive drop constraint broken")
+    second = await store.register("two", ["default"])
+    found = await claim(store, second)
+    found += (await store.sweep("default", 10, second, every=0, search_every=0)).jobs
+    assert [(job.id, job.attempt) for job in found] == [(made[4], 1)]
 
 
 WORKER = """
