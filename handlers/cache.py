@@ -10,23 +10,25 @@ as it was stored, the same object to everybody: treat it as read-only, and copy 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeAlias, TypeVar, Unpack
 
 import structlog
 
 from handlers.cache_keys import Call
-from handlers.cache_loads import Loads, Scope, scope_of_request
+from handlers.cache_loads import Loads
+from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, Lookups, SharedCache
 from pipeline.core.cache import CacheCore
 from pipeline.core.cache_policy import Options, Policy, QueryTags
 from pipeline.core.cachekey import freeze
 from pipeline.core.events import Batch
 from pipeline.core.snapshot import Snapshot
-from pipeline.core.status import CacheStatus
+from pipeline.core.status import CacheStatus, NamespaceStatus
 from pipeline.errors import PgreflexError, UsageError
 from pipeline.runtime import Health, describe
 
@@ -64,7 +66,9 @@ class Cache:
     ) -> None:
         if max_staleness <= 0:
             raise UsageError("max_staleness must be more than zero seconds")
-        self.core = CacheCore(max_bytes=max_bytes, max_entries=max_entries, max_staleness=max_staleness)
+        self.core = CacheCore(
+            max_bytes=max_bytes, max_entries=max_entries, max_staleness=max_staleness, rng=random.random
+        )
         self.source = prober
         self.lookups = lookups
         self._clock = clock
@@ -83,12 +87,14 @@ class Cache:
         tags: what the value depends on; None when only the loader can tell. options: see Options.
         None is a value like any other.
         """
+        if "namespace" in options:
+            key = ("namespace", options["namespace"], key)
         if scope_of_request.get() is None:
             entry = self.core.read(key, self._clock())
             if entry is not None:
-                self._loads.hits += 1
+                entry.namespace.hit(key)
                 return entry.value
-        return await self._loads.get(key, loader, tag_set(tags), Policy.of(options))
+        return await self._loads.get(key, loader, tag_set(tags), Policy.of(options, "values"))
 
     async def query(
         self, sql: str, *args: Any, tags: Tags = None, **options: Unpack[Options]
@@ -109,7 +115,12 @@ class Cache:
             return Loaded(rows, snapshot)
 
         key = ("sql", sql, freeze(args), settings)
-        rows: list[dict[str, Any]] = await self.get_or_load(key, load, tags=depends, **options)
+        if scope_of_request.get() is None:
+            entry = self.core.read(key, self._clock())
+            if entry is not None:
+                entry.namespace.hit(key)
+                return entry.value  # type: ignore[no-any-return]
+        rows: list[dict[str, Any]] = await self._loads.get(key, load, depends, Policy.of(options, "query"))
         return rows
 
     async def depends_on(self, sql: str, *args: Any) -> QueryTags:
@@ -129,29 +140,31 @@ class Cache:
         """
         return cached_by(lambda: self, tags=tags, key=key, options=options)
 
-    @asynccontextmanager
-    async def bypass(self) -> AsyncIterator[None]:
-        """Inside, every request of this task loads for itself: nothing is served, shared or stored."""
-        async with bypass():
-            yield
+    def bypass(self) -> AbstractAsyncContextManager[None]:
+        """`async with`: inside, every request of this task loads for itself; nothing is served or stored."""
+        return bypass()
+
+    def reads(self) -> AbstractAsyncContextManager[Seen]:
+        """`async with ... as seen`: what this task reads inside, and whether any of it was stale. See Seen."""
+        return reads()
 
     async def invalidate(self, tags: Tags) -> None:
         """Drop what depends on `tags`, here only, as if they had changed; no load in flight is stored."""
         for tag in tag_set(tags) or ():
-            self.core.change(tag, None)
+            self.core.change(tag, None, self._clock())
 
     async def clear(self) -> None:
         """Drop everything in this process; loads in flight are not stored."""
-        self.core.clear()
+        self.core.clear(self._clock())
 
     def on_batch(self, batch: Batch) -> None:
-        self.core.on_batch(batch)
+        self.core.on_batch(batch, self._clock())
 
     def on_position(self, position: Snapshot) -> None:
-        self.core.on_position(position)
+        self.core.on_position(position, self._clock())
 
     def on_flush(self, reason: str) -> None:
-        self.core.on_flush()
+        self.core.on_flush(self._clock())
         log.info("cache emptied", reason=reason)
 
     def on_down(self, reason: str) -> None:
@@ -187,6 +200,7 @@ class Cache:
 
     async def stop(self) -> None:
         self._stopping.set()
+        await self._loads.close()
 
     def healthy(self) -> Health:
         if self.core.freshness.age(self._clock()) is not None:
@@ -195,14 +209,16 @@ class Cache:
 
     def status(self) -> CacheStatus:
         """Figures of this process. hit_ratio is None until something was asked for."""
-        core = self.core
+        core, spaces = self.core, self.namespaces()
         return CacheStatus(
             entries=len(core.store.entries),
             bytes=core.store.bytes,
             max_bytes=core.store.max_bytes,
-            hits_total=self._loads.hits,
-            misses_total=self._loads.misses,
-            bypassed_total=self._loads.bypassed,
+            hits_total=sum(space.hits_total for space in spaces),
+            misses_total=sum(space.misses_total for space in spaces),
+            bypassed_total=sum(space.bypassed_total for space in spaces),
+            stale_total=sum(space.stale_total for space in spaces),
+            saved_seconds_total=sum(space.saved_seconds for space in spaces),
             refused_fills_total=core.refused,
             invalidations_total=core.dropped,
             evictions_total=core.store.evictions,
@@ -211,16 +227,27 @@ class Cache:
             age_bound_seconds=core.freshness.age(self._clock()),
         )
 
+    def namespaces(self) -> tuple[NamespaceStatus, ...]:
+        """Figures of each cached function and namespace, those with the most hits first."""
+        spaces = [space.status() for space in self.core.namespaces.values()]
+        return tuple(sorted(spaces, key=lambda space: -space.hits_total))
+
     def _sample(self) -> None:
         now = self._clock()
-        self._samples.append((now, self._loads.hits, self._loads.asked))
+        self._samples.append((now, *self._asked()))
         while self._samples[0][0] < now - RATIO_SECONDS:
             self._samples.popleft()
 
+    def _asked(self) -> tuple[int, int]:
+        """Reads that were hits, and all."""
+        spaces = self.core.namespaces.values()
+        hits = sum(space.hits for space in spaces)
+        return hits, hits + sum(space.misses + space.bypassed + space.stale for space in spaces)
+
     def _hit_ratio(self) -> float | None:
-        _at, hits, asked = self._samples[0] if self._samples else (0.0, 0, 0)
-        asked = self._loads.asked - asked
-        return (self._loads.hits - hits) / asked if asked else None
+        _at, hits_then, asked_then = self._samples[0] if self._samples else (0.0, 0, 0)
+        hits, asked = self._asked()
+        return (hits - hits_then) / (asked - asked_then) if asked > asked_then else None
 
 
 def tag_set(tags: Tags) -> frozenset[str] | None:
@@ -230,26 +257,15 @@ def tag_set(tags: Tags) -> frozenset[str] | None:
     return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)
 
 
-@asynccontextmanager
-async def bypass() -> AsyncIterator[None]:
-    """Inside, every request of this task to any cache loads for itself."""
-    outer = scope_of_request.get()
-    scope = Scope(bypass=True, loads=outer.loads, source=outer.source) if outer else Scope(bypass=True)
-    token = scope_of_request.set(scope)
-    try:
-        yield
-    finally:
-        scope_of_request.reset(token)
-
-
 def cached_by(
     find: Callable[[], Cache | None], *, tags: Tags, key: Callable[..., Hashable] | None, options: Options
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
     """Cache what an async function returns in the cache that `find` gives at each call; None: call it."""
-    policy = Policy.of(options)
+    Policy.of(options, "checked")
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         call = Call(function, tag_set(tags), key)
+        policy = Policy.of(options, call.name)
 
         async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
             cache = find()
@@ -259,7 +275,7 @@ def cached_by(
             if scope_of_request.get() is None:
                 entry = cache.core.read(its_key, cache._clock())
                 if entry is not None:
-                    cache._loads.hits += 1
+                    entry.namespace.hit(its_key)
                     return entry.value  # type: ignore[no-any-return]
             return await cache._loads.get(  # type: ignore[no-any-return]
                 its_key, lambda: function(*args, **kwargs), call.tags(args, kwargs), policy

@@ -29,6 +29,7 @@ class Call:
         key: Callable[..., Hashable] | None = None,
     ) -> None:
         name = getattr(function, "__qualname__", repr(function))
+        self.name = f"{getattr(function, '__module__', '')}.{name}"
         if not inspect.iscoroutinefunction(function):
             raise UsageError(f"{name} is not an async function", hint="Make it async.")
         self._function = function

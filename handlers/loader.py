@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 from aiodataloader import DataLoader
 
-from handlers.cache import Cache, bypass
-from handlers.cache_loads import scope_of_request
+from handlers.cache import Cache
+from handlers.cache_scope import bypass, scope_of_request
 from handlers.cache_seams import CacheSource, Loaded, Lookup
 from pipeline.core.cache_policy import Options
 from pipeline.core.cachekey import freeze

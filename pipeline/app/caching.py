@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from handlers.cache import Cache, Tags, bypass, cached_by
-from handlers.cache_loads import scope_of_request
+from handlers.cache import Cache, Tags, cached_by
+from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.loader import Loader, LoadMany
 from pipeline.core.cache_policy import Options
 from pipeline.errors import UsageError
@@ -56,6 +56,9 @@ class _Current:
 
     def bypass(self) -> AbstractAsyncContextManager[None]:
         return bypass()  # needs no client
+
+    def reads(self) -> AbstractAsyncContextManager[Seen]:
+        return reads()
 
     def cached(self, **options: Any) -> Any:
         return cached(**options)  # may be used before a client is open

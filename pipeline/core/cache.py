@@ -32,52 +32,137 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple
 
+from msgspec import structs
+
+from pipeline.core.cache_namespace import Namespace
 from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Fence, Flight, Verdict
 from pipeline.core.freshness import Freshness
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.store import Entry, Store
+from pipeline.errors import UsageError
 
 NEVER_HEARD = None  # what was stored or begun before the feed spoke first may miss what it said before
 ANY_EPOCH = ""  # just flushed: the next batch may be of any epoch
+SURELY_EARLY = 16.0  # a draw of XFetch that reaches further has a chance of one in nine million
+RETRY_SECONDS = 1.0  # between refreshes of one value, when they fail
+REFILL_SECONDS = 60.0
+MOST_NAMESPACES = 1_000
+
+
+class Offer(NamedTuple):
+    """An entry that may be handed out. stale: flagged as such. refresh: one load is to replace it."""
+
+    entry: Entry
+    stale: bool
+    refresh: bool
 
 
 class CacheCore:
     """One process's cache without its waiting. Every `now` is seconds on one monotonic clock.
 
     Implements the decisions behind FeedSink: call on_batch, on_position, on_flush and on_down as the feed
-    does.
+    does. rng: numbers in [0, 1) for jitter and early refreshes.
     """
 
-    def __init__(self, *, max_bytes: int, max_entries: int, max_staleness: float) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        max_entries: int,
+        max_staleness: float,
+        rng: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.store = Store(max_bytes=max_bytes, max_entries=max_entries)
         self.fence = Fence()
         self.freshness = Freshness(max_staleness)
+        self.namespaces: dict[str, Namespace] = {}
         self.dropped = 0
         self.refused = 0
         self.flushes = 0
+        self._rng = rng
         self._epoch: str | None = NEVER_HEARD
+        self._refills = 0
+        self._refill_until = -math.inf
+
+    def namespace(self, policy: Policy) -> Namespace:
+        """The counters of a policy's namespace; bounds that it names hold from now on. Raises UsageError."""
+        name = policy.namespace or ""
+        space = self.namespaces.get(name)
+        if space is None:
+            if len(self.namespaces) >= MOST_NAMESPACES:
+                raise UsageError(
+                    f"there are {MOST_NAMESPACES} namespaces in the cache already",
+                    hint="A namespace is a kind of values; what tells values apart belongs into the key.",
+                )
+            space = self.namespaces[name] = Namespace(name)
+        bounds = policy.max_bytes, policy.max_entries
+        if bounds not in ((None, None), (space.max_bytes, space.max_entries)):
+            self.store.bound(space, *bounds)
+        return space
 
     def read(self, key: Hashable, now: float) -> Entry | None:
-        """The entry that may be served now, or None."""
-        if now > self.freshness.valid_until:
-            return None
+        """The entry that may be handed out as it is, or None: then see `offer`."""
         entry = self.store.entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires_at <= now:
-            self.store.drop(key)
+        if entry is None or now >= entry.plain_until or now > self.freshness.valid_until:
             return None
         entry.marked = True
         return entry
 
+    def offer(self, key: Hashable, now: float, policy: Policy = PLAIN) -> Offer | None:
+        """What may be handed out to a request with this policy; None: it must load."""
+        entry = self.store.entries.get(key)
+        if entry is None:
+            return None
+        proved = self.freshness.valid_until
+        good_until = min(entry.expires_at, entry.ended_at)
+        if now <= proved and now < good_until:
+            entry.marked = True
+            return Offer(entry, stale=False, refresh=self._early(entry, now))
+        if now >= good_until + entry.policy.outlives:
+            self.store.drop(key, "expired" if entry.ended_at == math.inf else "changed")
+            return None
+        if now > proved and entry.ended_at == math.inf:
+            good_until = min(good_until, proved)
+        if now < good_until + policy.stale_while_revalidate:
+            entry.marked = True
+            return Offer(entry, stale=True, refresh=now >= entry.retry_at)
+        return None
+
+    def offer_after_error(self, key: Hashable, now: float, policy: Policy) -> Offer | None:
+        """What may be handed out instead of the error of a load."""
+        if not policy.stale_if_error:
+            return None
+        return self.offer(key, now, structs.replace(policy, stale_while_revalidate=policy.outlives))
+
+    def refresh_failed(self, key: Hashable, now: float) -> None:
+        """Leave the entry in peace for a while."""
+        entry = self.store.entries.get(key)
+        if entry is not None:
+            entry.retry_at = now + RETRY_SECONDS
+
+    def _early(self, entry: Entry, now: float) -> bool:
+        """XFetch (Vattani et al., 2015): the closer to its end and the longer its load, the likelier."""
+        beta = entry.policy.early
+        if not beta or now < entry.retry_at:
+            return False
+        return now - entry.load_seconds * beta * math.log(1.0 - self._rng()) >= entry.expires_at
+
+    def crowded(self, now: float) -> bool:
+        """Whether so much has to be loaded that loads must take turns: nothing is proved, or a flush left much.
+
+        As many loads as the flush forgot entries take turns, for a minute at most.
+        """
+        return now > self.freshness.valid_until or (self._refills > 0 and now < self._refill_until)
+
     def begin(self, flight: Flight, now: float) -> None:
         """The flight begins to read; whatever is delivered from here on may be missing from what it reads."""
         self.fence.begin(flight, now)
+        self._refills -= self._refills > 0
 
     def may_join(self, flight: Flight, now: float) -> bool:
         """Whether a request that comes now may wait for this load instead of beginning its own."""
@@ -123,59 +208,108 @@ class CacheCore:
             verdict = self.fence.judge(flight, whole, None)
         if verdict is not Verdict.STORED:
             self.refused += 1
-            return verdict
-        if flight.tainted:
-            return Verdict.UNFIT
+        elif flight.tainted or not self._store(flight, value, whole, snapshot, policy, ttl, size, now):
+            verdict = Verdict.UNFIT
+        space = self.namespace(policy)
+        if verdict is not Verdict.STORED:
+            space.refused[verdict.value] += 1
+        space.loads += 1
+        space.load_seconds += 0.0 if flight.began is None else now - flight.began
+        return verdict
+
+    def _store(
+        self,
+        flight: Flight,
+        value: Any,
+        tags: frozenset[str],
+        snapshot: Snapshot | None,
+        policy: Policy,
+        ttl: float | None,
+        size: int,
+        now: float,
+    ) -> bool:
         began = now if flight.began is None else flight.began
-        spans = [span for span in (ttl, policy.ttl) if span is not None]
+        own = policy.ttl
+        if policy.negative_ttl is not None and is_negative(value):
+            own = policy.negative_ttl
+        spans = [span for span in (ttl, own and own * (1.0 - policy.jitter * self._rng())) if span is not None]
         flight.expires_at = min(flight.parts_expire, began + min(spans, default=math.inf))
         present = self.store.entries.get(flight.key)
         if flight.expires_at <= now or (present is not None and present.since > began):
-            return Verdict.UNFIT  # a detached load may end after a later one: what is served never goes back
-        kept = self.store.put(
+            return False  # a detached load may end after a later one: what is served never goes back
+        entry = self.store.put(
             flight.key,
             value,
-            tags=whole,
+            tags=tags,
             snapshot=snapshot,
             since=began,
             expires_at=flight.expires_at,
             size=size,
+            policy=policy,
+            namespace=self.namespace(policy),
         )
-        return Verdict.STORED if kept else Verdict.UNFIT
+        if entry is None:
+            return False
+        entry.load_seconds = now - began
+        if policy.copy == "deep":
+            entry.plain_until = -math.inf
+        elif policy.early:
+            entry.plain_until -= SURELY_EARLY * policy.early * entry.load_seconds
+        return True
 
-    def change(self, tag: str, xid: int | None) -> None:
-        """Transaction `xid` changed `tag`; None: somebody says so, and no snapshot is known to contain it."""
+    def change(self, tag: str, xid: int | None, now: float, *, forget: bool = False) -> None:
+        """Transaction `xid` changed `tag`; None: somebody says so, and no snapshot is known to contain it.
+
+        forget: also what is kept for those who take it stale.
+        """
         self.fence.note(tag, xid)
-        self.dropped += self.store.drop_changed(tag, xid)
+        at = -math.inf if forget else min(now, self.freshness.valid_until)
+        self.dropped += self.store.end_changed(tag, xid, at, now)
 
-    def clear(self) -> None:
-        """Forget every entry; no load in flight may be stored."""
-        self.store.clear()
+    def change_prefix(self, prefix: str, xid: int | None, now: float) -> None:
+        """The same, of every tag that begins with `prefix`; the empty one is everything, tagged or not."""
+        self.fence.note_prefix(prefix, xid)
+        if prefix:
+            at = min(now, self.freshness.valid_until)
+            self.dropped += self.store.end_prefixed(prefix, xid, at, now)
+        else:
+            self.clear(now)
+
+    def clear(self, now: float) -> None:
+        """Forget every entry, also what is kept for those who take it stale; no load in flight may be stored."""
+        self._refills = self.store.end_every(-math.inf, now, "cleared")
+        self._refill_until = now + REFILL_SECONDS
         self.fence.generation += 1
 
-    def on_batch(self, batch: Batch) -> None:
+    def on_batch(self, batch: Batch, now: float) -> None:
         if batch.flush or self._epoch not in (ANY_EPOCH, batch.epoch):
-            self.on_flush()
+            self.on_flush(now)
         self._epoch = batch.epoch
         for event in batch.events:
-            self.on_event(event)
+            self.on_event(event, now)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: Event, now: float) -> None:
         for tag in event.changed():
-            self.change(tag, event.xid)
+            self.change(tag, event.xid, now)
 
-    def on_position(self, position: Snapshot) -> None:
+    def on_position(self, position: Snapshot, now: float) -> None:
         if self._epoch is NEVER_HEARD:
-            self.on_flush()
+            self.on_flush(now)
         self.fence.on_position(position)
         self.freshness.on_position(position)
 
-    def on_flush(self) -> None:
+    def on_flush(self, now: float) -> None:
         self._epoch = ANY_EPOCH
         self.flushes += 1
-        self.store.clear()
+        self._refills = self.store.end_every(min(now, self.freshness.valid_until), now, "flushed")
+        self._refill_until = now + REFILL_SECONDS
         self.fence.flush()
         self.freshness.on_flush()
 
     def on_down(self) -> None:
         self.freshness.on_down()
+
+
+def is_negative(value: Any) -> bool:
+    """Whether a value says that there is nothing: None, or an empty list, tuple, dict or set."""
+    return value is None or (isinstance(value, (list, tuple, dict, set, frozenset)) and not value)

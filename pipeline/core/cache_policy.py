@@ -29,7 +29,8 @@ class Options(TypedDict, total=False):
     stale_while_revalidate: for how long a value that is no longer good is still served, flagged as stale, while
     one load replaces it. stale_if_error: for how long it is served when its load fails. shared: keep it in the
     database's table, too, for all processes; None: as the configuration says. namespace: what it is counted and
-    bounded as. copy: "share" hands the same object to everybody, "deep" a copy of his own to each.
+    bounded with. max_bytes, max_entries: bounds of the namespace. copy: "share" hands the same object to
+    everybody, "deep" a copy of his own to each.
     """
 
     ttl: Span | None
@@ -40,6 +41,8 @@ class Options(TypedDict, total=False):
     stale_if_error: Span
     shared: bool | None
     namespace: str | None
+    max_bytes: int | None
+    max_entries: int | None
     copy: Copy
 
 
@@ -54,13 +57,16 @@ class Policy(msgspec.Struct, frozen=True):
     stale_if_error: float = 0.0
     shared: bool | None = None
     namespace: str | None = None
+    max_bytes: int | None = None
+    max_entries: int | None = None
     copy: Copy = "share"
 
     @classmethod
-    def of(cls, options: Options) -> Policy:
-        """Raises UsageError for an option that does not exist or makes no sense."""
-        if not options:
-            return PLAIN
+    def of(cls, options: Options, namespace: str | None = None) -> Policy:
+        """Raises UsageError for an option that does not exist or makes no sense.
+
+        namespace: the one where the options name none.
+        """
         unknown = options.keys() - set(cls.__struct_fields__)
         if unknown:
             raise UsageError(
@@ -75,7 +81,9 @@ class Policy(msgspec.Struct, frozen=True):
             stale_while_revalidate=seconds(options.get("stale_while_revalidate")) or 0.0,
             stale_if_error=seconds(options.get("stale_if_error")) or 0.0,
             shared=options.get("shared"),
-            namespace=options.get("namespace"),
+            namespace=options.get("namespace") or namespace,
+            max_bytes=options.get("max_bytes"),
+            max_entries=options.get("max_entries"),
             copy=options.get("copy", "share"),
         )
         if not 0 <= policy.jitter <= 1:

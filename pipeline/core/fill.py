@@ -39,6 +39,7 @@ from pipeline.core.tags import above
 
 SLOTS = 1 << 14  # 128 KiB when empty; 16,384 tags that changed at all, before two of them share a slot
 XIDS_KEPT = 4
+PREFIXES_KEPT = 64  # beyond that they become one prefix that every tag has, until the next flush
 ROUNDS_KEPT = 1_024  # the newest half, 2.5 s of rounds of 5 ms, without gaps; older ones ever more sparsely
 
 
@@ -94,6 +95,21 @@ class _Slot:
         self.xids: list[tuple[int, int, int]] = []  # (xid, number of its first change, round), newest last
         self.folded = -1  # the newest round of those that are no longer in `xids`
 
+    def add(self, xid: int | None, number: int, round_: int) -> None:
+        self.last = number
+        if xid is None:
+            self.unseen = number
+        elif all(known[0] != xid for known in self.xids):
+            self.xids.append((xid, number, round_))
+            if len(self.xids) > XIDS_KEPT:
+                self.folded = max(self.folded, self.xids.pop(0)[2])
+
+    def absorb(self, other: _Slot) -> None:
+        """Remember what the other slot remembers, too; never less."""
+        self.last = max(self.last, other.last)
+        self.unseen = max(self.unseen, other.unseen)
+        self.folded = max([self.folded, other.folded, *(round_ for _xid, _number, round_ in other.xids)])
+
 
 class Fence:
     """What is remembered of past changes. Changes are numbered, rounds end with each position of the feed."""
@@ -102,6 +118,7 @@ class Fence:
         self.number = 0
         self.generation = 0
         self._slots: list[_Slot | None] = [None] * SLOTS
+        self._prefixes: dict[str, _Slot] = {}
         self._round = 0
         self._floor = 0
         self._dirty = False
@@ -117,13 +134,18 @@ class Fence:
             slot = self._slots[index]
             if slot is None:
                 slot = self._slots[index] = _Slot()
-            slot.last = self.number
-            if xid is None:
-                slot.unseen = self.number
-            elif all(known[0] != xid for known in slot.xids):
-                slot.xids.append((xid, self.number, self._round))
-                if len(slot.xids) > XIDS_KEPT:
-                    slot.folded = max(slot.folded, slot.xids.pop(0)[2])
+            slot.add(xid, self.number, self._round)
+
+    def note_prefix(self, prefix: str, xid: int | None) -> None:
+        """The same, of every tag that begins with `prefix`."""
+        self.number += 1
+        self._dirty = True
+        if prefix not in self._prefixes and len(self._prefixes) >= PREFIXES_KEPT:
+            everything = self._prefixes.get("") or _Slot()
+            for slot in self._prefixes.values():
+                everything.absorb(slot)
+            self._prefixes = {"": everything}
+        self._prefixes.setdefault(prefix, _Slot()).add(xid, self.number, self._round)
 
     def on_position(self, position: Snapshot) -> None:
         """End the round: `position` sees every transaction noted so far."""
@@ -141,6 +163,7 @@ class Fence:
         """Changes may have been missed: whatever is loading is not to be stored."""
         self.generation += 1
         self._slots = [None] * SLOTS
+        self._prefixes.clear()
         self._rounds.clear()
         self._positions.clear()
         self._floor = self._round
@@ -187,6 +210,9 @@ class Fence:
             for name in (tag, *(upper + ":*" for upper in above(tag))):
                 slot = self._slots[hash(name) % SLOTS]
                 if slot is not None:
+                    yield slot
+            for prefix, slot in self._prefixes.items():
+                if tag.startswith(prefix) or prefix.startswith(tag + ":"):
                     yield slot
 
     def _reaches(self, snapshot: Snapshot, round_: int) -> bool:

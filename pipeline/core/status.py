@@ -51,7 +51,7 @@ class FeedStatus(msgspec.Struct, frozen=True):
 
 
 class CacheStatus(msgspec.Struct, frozen=True):
-    """One process's cache. hit_ratio is over the last minute."""
+    """One process's cache. hit_ratio is over the last minute. stale_total: reads that were flagged as stale."""
 
     entries: int = 0
     bytes: int = 0
@@ -63,8 +63,39 @@ class CacheStatus(msgspec.Struct, frozen=True):
     invalidations_total: int = 0
     evictions_total: int = 0
     flushes_total: int = 0
+    stale_total: int = 0
+    saved_seconds_total: float = 0.0  # hits times the mean load of their kind
     hit_ratio: float | None = None
     age_bound_seconds: float | None = None  # every read served now is at most this old; None: serving nothing
+
+
+class HotKey(msgspec.Struct, frozen=True):
+    """A key that is often asked for. hits: about how often it was."""
+
+    key: str
+    hits: int
+
+
+class NamespaceStatus(msgspec.Struct, frozen=True):
+    """One cached function, or one namespace, of one process. gone: entries by what ended them (size, count,
+    expired, changed, cleared, flushed, replaced). refused: loads that were not stored, by reason. saved_seconds:
+    hits times the mean load.
+    """
+
+    name: str
+    entries: int = 0
+    bytes: int = 0
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    hits_total: int = 0
+    misses_total: int = 0
+    stale_total: int = 0
+    bypassed_total: int = 0
+    refused: dict[str, int] = {}
+    gone: dict[str, int] = {}
+    mean_load_ms: float | None = None
+    saved_seconds: float = 0.0
+    hottest: tuple[HotKey, ...] = ()
 
 
 class SeriesStatus(msgspec.Struct, frozen=True):

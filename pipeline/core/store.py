@@ -15,6 +15,8 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
+from pipeline.core.cache_namespace import Cause, Namespace
+from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.tags import TagIndex
 
@@ -25,15 +27,22 @@ LARGEST_SHARE = 4  # a value larger than a quarter of the bound would push out t
 
 class Entry:
     """One value. Times are on the caller's clock: since, when its load began to read; expires_at,
-    math.inf where only a change ends it.
+    math.inf where only a change ends it; ended_at, when a change did, math.inf until then; plain_until, until when
+    it is handed out without another thought; load_seconds, how long loading it took.
     """
 
     __slots__ = (
+        "ended_at",
         "expires_at",
         "key",
+        "load_seconds",
         "marked",
+        "namespace",
         "newer",
         "older",
+        "plain_until",
+        "policy",
+        "retry_at",
         "since",
         "size",
         "snapshot",
@@ -51,6 +60,8 @@ class Entry:
         since: float,
         expires_at: float,
         size: int,
+        policy: Policy,
+        namespace: Namespace,
     ) -> None:
         self.key = key
         self.value = value
@@ -59,6 +70,12 @@ class Entry:
         self.since = since
         self.expires_at = expires_at
         self.size = size
+        self.policy = policy
+        self.namespace = namespace
+        self.plain_until = expires_at
+        self.ended_at = math.inf
+        self.load_seconds = 0.0
+        self.retry_at = -math.inf  # no refresh before that: the last one failed
         self.marked = False
         self.newer: Entry | None = None
         self.older: Entry | None = None
@@ -73,6 +90,7 @@ class Store:
         self.max_entries = max_entries
         self.bytes = 0
         self.evictions = 0
+        self._plain = Namespace()
         self._index = TagIndex()
         self._newest: Entry | None = None
         self._oldest: Entry | None = None
@@ -88,58 +106,133 @@ class Store:
         since: float = 0.0,
         expires_at: float = math.inf,
         size: int = 0,
-    ) -> bool:
-        """Store a value in place of what stood there. False: it is too large, nothing stands there now."""
-        self.drop(key)
+        policy: Policy = PLAIN,
+        namespace: Namespace | None = None,
+    ) -> Entry | None:
+        """Store a value in place of what stood there. None: it is too large, nothing stands there now."""
+        self.drop(key, "replaced")
+        space = namespace or self._plain
         size += ENTRY_BYTES + TAG_BYTES * len(tags)
         if size > self.max_bytes / LARGEST_SHARE or self.max_entries < 1:
-            return False
-        while self.entries and (self.bytes + size > self.max_bytes or len(self.entries) >= self.max_entries):
-            self._evict(since)
-        entry = Entry(key, value, tags=tags, snapshot=snapshot, since=since, expires_at=expires_at, size=size)
+            return None
+        if size > (space.max_bytes or math.inf) or space.max_entries == 0:
+            return None
+        while cause := space.crowded(size):
+            self._evict_of(space, cause, since)
+        while cause := self._crowded(size):
+            self._evict(since, cause)
+        entry = Entry(
+            key,
+            value,
+            tags=tags,
+            snapshot=snapshot,
+            since=since,
+            expires_at=expires_at,
+            size=size,
+            policy=policy,
+            namespace=space,
+        )
         self.entries[key] = entry
         self._index.add(key, tags)
         self.bytes += size
+        space.enter(key, size)
         self._link(entry)
-        return True
+        return entry
 
-    def drop(self, key: Hashable) -> bool:
+    def drop(self, key: Hashable, cause: Cause) -> bool:
         """Forget one entry. False: there was none."""
         entry = self.entries.pop(key, None)
         if entry is None:
             return False
-        self._index.remove(key, entry.tags)
+        if entry.ended_at == math.inf:
+            self._index.remove(key, entry.tags)
         self.bytes -= entry.size
+        entry.namespace.leave(key, entry.size, cause)
         self._unlink(entry)
         return True
 
-    def drop_changed(self, tag: str, xid: int | None) -> int:
-        """Forget what a change of `tag` by transaction `xid` touches; returns how many entries that were.
+    def end(self, entry: Entry, at: float, now: float, cause: Cause) -> None:
+        """It is no longer good since `at`: forget it, unless it is of use for some time after that.
+
+        No change touches it any more; what stands in for it later is stored in its place.
+        """
+        if now >= at + entry.policy.outlives:
+            self.drop(entry.key, cause)
+        elif entry.ended_at == math.inf:
+            self._index.remove(entry.key, entry.tags)
+            _end(entry, at)
+
+    def end_changed(self, tag: str, xid: int | None, at: float, now: float) -> int:
+        """End what a change of `tag` by transaction `xid` touches; returns how many entries that were.
 
         An entry whose snapshot sees the transaction contains the change already and stays. xid None: no
         snapshot is known to contain it.
         """
-        dropped = 0
-        for key in self._index.touched(tag):
-            snapshot = self.entries[key].snapshot
-            if xid is None or snapshot is None or not snapshot.sees(xid):
-                dropped += self.drop(key)
-        return dropped
+        return self._end_all(self._index.touched(tag), xid, at, now, "changed")
 
-    def clear(self) -> None:
-        self.entries.clear()
+    def end_prefixed(self, prefix: str, xid: int | None, at: float, now: float) -> int:
+        """The same, as if every tag that begins with `prefix` had changed."""
+        return self._end_all(self._index.starting(prefix), xid, at, now, "cleared")
+
+    def _end_all(self, keys: set[Hashable], xid: int | None, at: float, now: float, cause: Cause) -> int:
+        ended = 0
+        for key in keys:
+            entry = self.entries[key]
+            if xid is None or entry.snapshot is None or not entry.snapshot.sees(xid):
+                self.end(entry, at, now, cause)
+                ended += 1
+        return ended
+
+    def end_every(self, at: float, now: float, cause: Cause) -> int:
+        """End whatever is stored; returns how many entries that were. A tenth of ending them singly."""
+        entries, keep = self.entries, []
+        for entry in entries.values():
+            if entry.policy.outlives and now < at + entry.policy.outlives:
+                keep.append(entry)
+            else:
+                entry.namespace.leave(entry.key, entry.size, cause)
+        self.entries = {}
         self._index.clear()
         self.bytes = 0
         self._newest = self._oldest = self._hand = None
+        for entry in keep:
+            _end(entry, at)
+            entry.newer = entry.older = None
+            self.entries[entry.key] = entry
+            self.bytes += entry.size
+            self._link(entry)
+        return len(entries)
 
-    def _evict(self, now: float) -> None:
+    def bound(self, space: Namespace, max_bytes: int | None, max_entries: int | None) -> None:
+        """Bound a namespace from the next value on."""
+        space.max_bytes, space.max_entries = max_bytes, max_entries
+        if space.order is None:
+            space.order = {key: None for key, entry in self.entries.items() if entry.namespace is space}
+
+    def _crowded(self, size: int) -> Cause | None:
+        if self.entries and self.bytes + size > self.max_bytes:
+            return "size"
+        return "count" if self.entries and len(self.entries) >= self.max_entries else None
+
+    def _evict_of(self, space: Namespace, cause: Cause, now: float) -> None:
+        """Give up the oldest of one namespace that was not read since it was passed over."""
+        while space.order:
+            entry = self.entries[next(iter(space.order))]
+            if not entry.marked or entry.expires_at <= now:
+                self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
+                self.evictions += 1
+                return
+            entry.marked = False
+            space.order[entry.key] = space.order.pop(entry.key)
+
+    def _evict(self, now: float, cause: Cause) -> None:
         entry = self._hand or self._oldest
         while entry is not None and entry.marked and entry.expires_at > now:
             entry.marked = False
             entry = entry.newer or self._oldest
         if entry is not None:  # always so: the store is not empty, and one round clears every mark
             self._hand = entry  # `drop` moves the hand on to the next newer one
-            self.drop(entry.key)
+            self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
             self.evictions += 1
 
     def _link(self, entry: Entry) -> None:
@@ -161,3 +254,8 @@ class Store:
         else:
             entry.older.newer = entry.newer
         entry.newer = entry.older = None
+
+
+def _end(entry: Entry, at: float) -> None:
+    entry.ended_at = min(entry.ended_at, at)
+    entry.plain_until = -math.inf

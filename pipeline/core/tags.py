@@ -54,6 +54,22 @@ class TagIndex:
             keys.update(self._exact.get(upper, ()))
         return keys
 
+    def starting(self, prefix: str) -> set[Hashable]:
+        """The keys that a change of every tag that begins with `prefix` touches; a new set.
+
+        Looks at each tag, unless the prefix ends with a colon.
+        """
+        if prefix.endswith(":"):
+            keys = set(self._below.get(prefix[:-1], ()))
+        else:
+            keys = set()
+            for tag, filed in self._exact.items():
+                if tag.startswith(prefix):
+                    keys |= filed
+        for upper in above(prefix):
+            keys.update(self._exact.get(upper, ()))
+        return keys
+
     def clear(self) -> None:
         self._exact.clear()
         self._below.clear()

@@ -69,13 +69,13 @@ def swallow_own_change(patch: pytest.MonkeyPatch) -> None:
     """
     original = CacheCore.change
 
-    def change(self: Any, tag: str, xid: int | None) -> None:
+    def change(self: Any, tag: str, xid: int | None, now: float) -> None:
         echoes = self.__dict__.setdefault("echoes", {})
         if xid is None:
             echoes[tag] = self.fence._round
         elif echoes.get(tag) == self.fence._round:
             return
-        original(self, tag, xid)
+        original(self, tag, xid, now)
 
     patch.setattr(CacheCore, "change", change)
 
@@ -124,15 +124,15 @@ def flush_forgets_its_floor(patch: pytest.MonkeyPatch) -> None:
 
 
 def flush_keeps_entries(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Store, "clear", lambda self: None)
+    patch.setattr(Store, "end_every", lambda self, at, now, cause: 0)
 
 
 def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
     original = CacheCore.on_batch
 
-    def on_batch(self: CacheCore, batch: Any) -> None:
+    def on_batch(self: CacheCore, batch: Any, now: float) -> None:
         self._epoch = batch.epoch
-        original(self, batch)
+        original(self, batch, now)
 
     patch.setattr(CacheCore, "on_batch", on_batch)
 

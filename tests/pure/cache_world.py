@@ -109,17 +109,17 @@ class World:
             return
         if self.lost:
             self.lost = False
-            self.core.on_flush()
+            self.core.on_flush(self.now)
         events, position = self.wire.pop(0)
         self.accounted |= self.swallowed | {event.xid for event in events}
         self.swallowed = set()
-        self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(events)))
+        self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(events)), self.now)
         self.last_batch = events or self.last_batch
         if position is not None:
-            self.core.on_position(position)
+            self.core.on_position(position, self.now)
 
     def again(self) -> None:
-        self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(self.last_batch)))
+        self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(self.last_batch)), self.now)
 
     def gap(self, *, epoch: bool) -> None:
         """Everything on the wire is lost; the feed notices with the next delivery."""

@@ -118,8 +118,8 @@ def test_a_flush_parts_every_load_in_flight_and_asks_for_a_newer_snapshot() -> N
 
 def core() -> CacheCore:
     made = CacheCore(max_bytes=1 << 20, max_entries=10, max_staleness=1.0)
-    made.on_batch(Batch("e", 1, 0))
-    made.on_position(Snapshot(1, 1))
+    made.on_batch(Batch("e", 1, 0), 0.0)
+    made.on_position(Snapshot(1, 1), 0.0)
     return made
 
 
@@ -134,7 +134,7 @@ def test_a_value_made_of_cached_parts_goes_when_one_of_them_changes() -> None:
     outer = loading(cache, tags=frozenset({"a"}))
     outer.parts = frozenset({"t:1"})
     assert cache.finish(outer, 1, snapshot=NEW, now=0.0) is Verdict.STORED
-    cache.on_batch(Batch("e", 2, 1, None, (Event(7, "t", "u", ("1",)),)))
+    cache.on_batch(Batch("e", 2, 1, None, (Event(7, "t", "u", ("1",)),)), 0.0)
     assert not cache.store.entries  # although NEW sees transaction 7: the part was read under another snapshot
 
 
@@ -167,10 +167,10 @@ def test_a_new_epoch_empties_the_cache_once() -> None:
     cache = core()
     cache.finish(loading(cache), 1, snapshot=None, now=0.0)
     flushes = cache.flushes
-    cache.on_batch(Batch("f", 1, 0))
+    cache.on_batch(Batch("f", 1, 0), 0.0)
     assert (len(cache.store.entries), cache.flushes) == (0, flushes + 1)
-    cache.on_flush()
-    cache.on_batch(Batch("g", 1, 0))
+    cache.on_flush(0.0)
+    cache.on_batch(Batch("g", 1, 0), 0.0)
     assert cache.flushes == flushes + 2
 
 
@@ -178,5 +178,5 @@ def test_what_was_stored_before_the_feed_spoke_first_is_forgotten() -> None:
     cache = CacheCore(max_bytes=1 << 20, max_entries=10, max_staleness=1.0)
     cache.finish(loading(cache), 1, snapshot=None, now=0.0)
     assert cache.store.entries
-    cache.on_position(NEW)
+    cache.on_position(NEW, 0.0)
     assert not cache.store.entries

@@ -51,7 +51,7 @@ class CacheMachine(RuleBasedStateMachine):
         """
         self.write([change])
         name, keys = change
-        self.world.core.change(name if keys is None else f"{name}:{keys[0]}", None)
+        self.world.core.change(name if keys is None else f"{name}:{keys[0]}", None, self.world.now)
         self.load_at_once(key, "own", 0)
         self.write([change])
 

@@ -98,7 +98,7 @@ def test_bytes_never_pass_the_bound_and_are_given_back() -> None:
         assert kept.put(key, key, size=key % 7 * 100, tags=frozenset({f"t:{key % 3}"}))
         assert kept.bytes == sum(entry.size for entry in kept.entries.values()) <= kept.max_bytes
     for tag in ("t:0", "t:1", "t:2"):
-        kept.drop_changed(tag, None)
+        kept.end_changed(tag, None, 0.0, 0.0)
     assert (kept.bytes, len(kept.entries)) == (0, 0)
 
 
@@ -115,7 +115,7 @@ def test_entries_may_be_dropped_anywhere_while_the_hand_walks() -> None:
     for round_ in range(300):
         kept.put(round_, round_)
         if round_ % 3 == 0:
-            kept.drop(round_ - 2)
+            kept.drop(round_ - 2, "changed")
         if round_ % 5 == 0 and kept.entries:
             next(iter(kept.entries.values())).marked = True
         chain, entry = [], kept._oldest
@@ -131,6 +131,6 @@ def test_an_entry_that_contains_a_change_already_stays() -> None:
     kept.put("new", 1, tags=frozenset({"t:1"}), snapshot=Snapshot(10, 10))
     kept.put("old", 1, tags=frozenset({"t:1"}), snapshot=Snapshot(5, 10, frozenset({7})))
     kept.put("unknown", 1, tags=frozenset({"t:1"}))
-    assert kept.drop_changed("t:1", 7) == 2
+    assert kept.end_changed("t:1", 7, 0.0, 0.0) == 2
     assert set(kept.entries) == {"new"}
-    assert kept.drop_changed("t", None) == 1
+    assert kept.end_changed("t", None, 0.0, 0.0) == 1
