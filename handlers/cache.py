@@ -148,17 +148,34 @@ class Cache:
         """`async with ... as seen`: what this task reads inside, and whether any of it was stale. See Seen."""
         return reads()
 
-    async def invalidate(self, tags: Tags) -> None:
-        """Drop what depends on `tags`, here only, as if they had changed; no load in flight is stored."""
-        for tag in tag_set(tags) or ():
-            self.core.change(tag, None, self._clock())
+    async def invalidate(self, tags: Tags = None, *, prefix: str | None = None) -> None:
+        """Drop what depends on `tags`, or on any tag that begins with `prefix`, as if they had changed.
+
+        Here at once, in every other process through the feed; no load in flight that it touches is stored. What
+        opted in may still be served stale. Raises our errors when the others cannot be told.
+        """
+        named = tag_set(tags)
+        if named is None and prefix is None:
+            raise UsageError("nothing is named that is to be invalidated", hint="Give tags=[...] or prefix=...")
+        now = self._clock()
+        for tag in named or ():
+            self.core.change(tag, None, now)
+        if prefix is not None:
+            self.core.change_prefix(prefix, None, now)
+        if named or prefix is not None:
+            scope = scope_of_request.get()
+            source = (scope and scope.source) or self.source
+            await source.invalidate(sorted(named) if named else None, prefix)
 
     async def clear(self) -> None:
-        """Drop everything in this process; loads in flight are not stored."""
-        self.core.clear(self._clock())
+        """Drop everything, here at once and in every other process; loads in flight are not stored."""
+        await self.invalidate(prefix="")
 
     def on_batch(self, batch: Batch) -> None:
+        unreadable = self.core.unreadable
         self.core.on_batch(batch, self._clock())
+        if self.core.unreadable > unreadable:
+            log.warning("an invalidation could not be read and was ignored", count=self.core.unreadable)
 
     def on_position(self, position: Snapshot) -> None:
         self.core.on_position(position, self._clock())

@@ -43,6 +43,8 @@ class CacheSource(Protocol):
         self, query: str, args: Sequence[Any], *, timeout: float | None = None
     ) -> tuple[list[dict[str, Any]], Snapshot]: ...
 
+    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> None: ...
+
 
 class Analyst(Protocol):
     """Finds what a query depends on."""

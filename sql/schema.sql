@@ -1529,6 +1529,33 @@ CREATE FUNCTION pipeline.insert_statement(p_table text, p_values text) RETURNS t
                   ' (pg_current_xact_id(), nextval(''pipeline.outbox_id''), clock_timestamp(), %s);', p_table, p_values)
 $$;
 
+CREATE FUNCTION pipeline.invalidate(tags text[] DEFAULT NULL::text[], prefix text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if tags is null and prefix is null then
+        raise invalid_parameter_value using
+            message = 'nothing is named that is to be invalidated',
+            hint = 'Give tags => ''{orders:7}'' or prefix => ''orders:''; the empty prefix means everything.';
+    end if;
+    perform pipeline.emit('pipeline.invalidate', p.payload)
+    from (
+        select json_build_object('tags', json_agg(n.name order by n.place))::text as payload
+        from (
+            select t.name, t.place,
+                (sum(octet_length(t.name) + 5) over (order by t.place)) / 4000 as part
+            from unnest(invalidate.tags) with ordinality t (name, place)
+            where t.name is not null
+        ) n
+        group by n.part
+    ) p;
+    if prefix is not null then
+        perform pipeline.emit('pipeline.invalidate', json_build_object('prefix', prefix)::text);
+    end if;
+end
+$$;
+
 CREATE SEQUENCE pipeline.job_pos
     START WITH 1
     INCREMENT BY 1

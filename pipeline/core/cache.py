@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
+from pipeline.core import invalidation
 from pipeline.core.cache_namespace import Namespace
 from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
@@ -84,6 +85,7 @@ class CacheCore:
         self.dropped = 0
         self.refused = 0
         self.flushes = 0
+        self.unreadable = 0
         self._rng = rng
         self._epoch: str | None = NEVER_HEARD
         self._refills = 0
@@ -291,6 +293,15 @@ class CacheCore:
     def on_event(self, event: Event, now: float) -> None:
         for tag in event.changed():
             self.change(tag, event.xid, now)
+        if event.op == "e" and event.name == invalidation.CHANNEL:
+            said = invalidation.parse(event.payload)
+            if said is None:
+                self.unreadable += 1
+                return
+            for tag in said.tags:
+                self.change(tag, event.xid, now)
+            if said.prefix is not None:
+                self.change_prefix(said.prefix, event.xid, now)
 
     def on_position(self, position: Snapshot, now: float) -> None:
         if self._epoch is NEVER_HEARD:

@@ -22,6 +22,7 @@ from pipeline.db.statements import statement
 from pipeline.errors import ServerNotSuitable
 
 PROBE_SECONDS = 5.0
+TELL_SECONDS = 10.0
 
 
 class CacheDatabase:
@@ -53,3 +54,7 @@ class CacheDatabase:
             snapshot = Snapshot.parse(await connection.fetchval(statement("cache/snapshot")))
             rows = await connection.fetch(query, *args, timeout=timeout)
         return [dict(row) for row in rows], snapshot
+
+    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> None:
+        """Say to every cache that tags have changed. Raises our errors only."""
+        await self._db.execute("cache/invalidate", tags, prefix, timeout=TELL_SECONDS)

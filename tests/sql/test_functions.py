@@ -16,6 +16,7 @@ FOR_APPLICATIONS = {
     "enqueue_many",
     "enqueue_on",
     "enqueue_rows",
+    "invalidate",
     "latency",
     "percentile",
     "raise_alert",
@@ -37,6 +38,7 @@ RUN_AS_OWNER = {
     "enqueue_many",
     "enqueue_rows",
     "follow_ddl",
+    "invalidate",
     "latency",
     "maintain_archive",
     "percentile",
@@ -49,6 +51,7 @@ RUN_AS_OWNER = {
 }
 CALLS = [
     "pipeline.emit('mail.sent', '{}')",
+    "pipeline.invalidate('{orders:7}', 'prices:')",
     "pipeline.enqueue('mail.send')",
     "pipeline.enqueue_many('mail.send', '{}')",
     "pipeline.rate_limit('signup', 5)",

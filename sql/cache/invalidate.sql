@@ -1,0 +1,5 @@
+-- invalidate: says to every cache that tags have changed
+-- $1 text[]: the tags, or null
+-- $2 text: what the tags begin with, or null
+-- locks: none
+select pipeline.invalidate($1, $2)
