@@ -30,6 +30,7 @@ from pipeline.config import Config
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
+from pipeline.db.feed import FeedStore
 from pipeline.db.job_view import view_database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
@@ -42,6 +43,7 @@ from pipeline.feed.pump import Pump
 from pipeline.registry import Registry, default
 from pipeline.runtime import Health, Service, Supervisor
 from pipeline.web.access import Tokens
+from pipeline.web.changes import ChangeStreams
 from pipeline.web.jobs import JobsApi
 from pipeline.web.outgoing import Poster
 from pipeline.web.server import WebServer
@@ -82,13 +84,15 @@ class Daemon:
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *users])
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)
-        self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs)])
+        changes = ChangeStreams(FeedStore(self.database).replay)
+        self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs), changes])
         self.web = WebServer(
             self,
             host=config.http.host,
             port=config.http.port,
             tokens=tokens(config),
             jobs=JobsApi(store, self.view_database),
+            changes=changes,
         )
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]

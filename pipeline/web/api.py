@@ -108,16 +108,7 @@ class Streams:
         """The status as server-sent events: `message` with a Status, `problem` when none is to be had."""
         if self._open >= MOST_STREAMS:
             raise Busy(f"{MOST_STREAMS} streams are open.", hint="Close a page, or poll /api/v1/status.")
-        response = web.StreamResponse(
-            headers={
-                hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-                hdrs.CACHE_CONTROL: "no-store",
-                "X-Accel-Buffering": "no",
-            }
-        )
-        if request.method == hdrs.METH_HEAD:
-            response.content_length = 0
-        await response.prepare(request)
+        response = await open_event_stream(request)
         if request.method == hdrs.METH_HEAD:
             return response
         self._open += 1
@@ -142,7 +133,7 @@ class Streams:
 
     async def _next_frame(self) -> bytes:
         try:
-            return _event(encode(await self._sampler.sample()))
+            return event_frame(await self._sampler.sample())
         except PgreflexError as error:
             body = {"code": error.code, "detail": error.message, "hint": error.hint}
         except Exception as error:  # a source that fails must not end the streams: the next frame may be good
@@ -152,7 +143,7 @@ class Streams:
                 "detail": "The figures could not be gathered.",
                 "hint": "The reason is in the log.",
             }
-        return _event(msgspec.json.encode(body), kind="problem")
+        return event_frame(body, kind="problem")
 
     def _publish(self, frame: bytes) -> None:
         self._frame, self._number = frame, self._number + 1
@@ -162,9 +153,26 @@ class Streams:
             self._fresh.set()
 
 
-def _event(data: bytes, *, kind: str = "") -> bytes:
-    head = f"event: {kind}\n".encode() if kind else b""
-    return head + b"data: " + data + b"\n\n"
+async def open_event_stream(request: web.Request) -> web.StreamResponse:
+    """The answer to a request for server-sent events, begun; to HEAD it is complete with that."""
+    response = web.StreamResponse(
+        headers={
+            hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+            hdrs.CACHE_CONTROL: "no-store",
+            "X-Accel-Buffering": "no",
+        }
+    )
+    if request.method == hdrs.METH_HEAD:
+        response.content_length = 0
+    await response.prepare(request)
+    return response
+
+
+def event_frame(data: object, *, kind: str = "", id_: str = "") -> bytes:
+    """One server-sent event with `data` as JSON, which has no line breaks."""
+    head = f"id: {id_}\n" if id_ else ""
+    head += f"event: {kind}\n" if kind else ""
+    return head.encode() + b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -22,6 +22,7 @@ from pipeline.errors import Busy, ConfigError
 from pipeline.runtime import Health
 from pipeline.web.access import Access, Tokens
 from pipeline.web.api import StatusApi, Streams
+from pipeline.web.changes import ChangeStreams
 from pipeline.web.health import Probes
 from pipeline.web.jobs import JobsApi
 from pipeline.web.metrics import MetricsPage
@@ -53,7 +54,8 @@ class WebServer:
     source: where the figures come from. host, port: the address to bind; port 0 takes any free one.
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
     allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs: the part
-    for jobs and queues, where there is a database. Raises ConfigError when these do not fit together.
+    for jobs and queues, where there is a database. changes: the stream of changes, where the feed is
+    followed. Raises ConfigError when these do not fit together.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class WebServer:
         allowed_hosts: Collection[str] = (),
         status_timeout: float = STATUS_TIMEOUT,
         jobs: JobsApi | None = None,
+        changes: ChangeStreams | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one.")
@@ -73,6 +76,7 @@ class WebServer:
         self._port = port
         self._source = source
         self._jobs = jobs
+        self._changes = changes
         self._access = Access(host, tokens, allowed_hosts)
         self._sampler = Sampler(source, timeout=status_timeout)
         self._streams = Streams(self._sampler)
@@ -123,6 +127,8 @@ class WebServer:
     async def stop(self) -> None:
         """End the streams, close the socket."""
         self._streams.close()
+        if self._changes is not None:
+            self._changes.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -148,6 +154,8 @@ class WebServer:
             part.add_to(app.router)
         if self._jobs is not None:
             self._jobs.add_to(app.router)
+        if self._changes is not None:
+            self._changes.add_to(app.router)
         app.router.add_get("/errors/{code}", explain)
         return app
 
