@@ -172,6 +172,29 @@ async def test_idle_lanes_go_and_a_job_that_was_on_its_way_into_one_is_found(
     assert ids(await claim(store, worker)) == [late]
 
 
+IN_USE = {
+    "swept lately": "update pipeline.lane_state set swept_at = now()",
+    "not settled": "update pipeline.lane_state set mark = 1",
+    "delayed jobs": "insert into pipeline.job (task, key, pos) select 't', key, null from pipeline.lane",
+    "leases": "insert into pipeline.lease (worker, queue, priority, key, made_at, ids) "
+    "select 1, queue, priority, key, now(), '{}' from pipeline.lane",
+}
+
+
+@pytest.mark.parametrize("why", IN_USE)
+async def test_lanes_in_use_do_not_hide_an_idle_one(sql: asyncpg.Connection, cleaner: Cleaner, why: str) -> None:
+    await sql.execute(
+        """insert into pipeline.lane (queue, priority, key)
+           select 'default', 0, 'a' || n from generate_series(1, 5001) n;
+           insert into pipeline.lane_state (queue, priority, key, n)
+           select queue, priority, key, 0 from pipeline.lane"""
+    )
+    await sql.execute(IN_USE[why])
+    await sql.execute(IDLE_LANE)
+    assert (await clean(cleaner))["lane"] == 1
+    assert await sql.fetchval("select count(*) from pipeline.lane where key <> ''") == 5001
+
+
 async def test_a_transaction_that_does_not_end_is_left_to_the_next_cleanup(
     sql: asyncpg.Connection, db: Database
 ) -> None:
