@@ -131,8 +131,9 @@ class JobWorker:
             poll=self._poll,
             dead_seconds=self._dead_seconds,
         )
+        since = time.monotonic() - await self._store.server_up()
         self._heartbeat = self._store.heartbeat(
-            worker, self._name, names, lambda: self._turned, min(BEAT_SECONDS, self._dead_seconds / 5)
+            worker, self._name, names, lambda: self._turned, min(BEAT_SECONDS, self._dead_seconds / 5), since
         )
 
     async def run(self) -> None:
@@ -249,7 +250,8 @@ class JobWorker:
     def _may_judge(self) -> bool:
         """Whether silence of others means that they are gone.
 
-        After an outage of the server everybody looks dead, this worker too, until the next beats have arrived.
+        After an outage of the server everybody looks dead, this worker too, until the next beats have arrived; to
+        a worker that was not there before, until the server has been up for as long as a silence may last.
         """
         since = self._heartbeat.steady_since if self._heartbeat else None
         return since is not None and time.monotonic() - since > self._dead_seconds

@@ -1992,23 +1992,34 @@ CREATE FUNCTION pipeline.prune_lanes(p_idle interval DEFAULT '00:10:00'::interva
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+    v_before constant timestamptz := pipeline.now() - p_idle;
     v_lane record;
     v_pruned bigint := 0;
 begin
     perform pg_advisory_xact_lock(1885697639, 11);
     for v_lane in
-        select l.queue, l.priority, l.key from pipeline.lane l
-        where l.key <> '' and not exists (
-            select from pipeline.job j
-            where j.queue = l.queue and j.priority = l.priority and j.key = l.key and j.pos is not null
-        )
+        select l.queue, l.priority, l.key
+        from pipeline.lane l
+        -- here as well as below, or the first 5,000 that are in use would hide the others for ever
+        cross join lateral (
+            select * from pipeline.lane_state s
+            where s.queue = l.queue and s.priority = l.priority and s.key = l.key
+            order by s.n desc limit 1
+        ) s
+        where l.key <> '' and s.settled >= s.mark and s.swept_at < v_before
+            and not exists (
+                select from pipeline.job j where j.queue = l.queue and j.priority = l.priority and j.key = l.key
+            )
+            and not exists (
+                select from pipeline.lease e where e.queue = l.queue and e.priority = l.priority and e.key = l.key
+            )
         limit 5000
-        for update skip locked
+        for update of l skip locked
     loop
         -- settled: nothing can appear any more at a position that this lane has passed; and a lane made anew begins at 0
         delete from pipeline.lane_state s
         where s.queue = v_lane.queue and s.priority = v_lane.priority and s.key = v_lane.key
-            and s.settled >= s.mark and s.swept_at < pipeline.now() - p_idle
+            and s.settled >= s.mark and s.swept_at < v_before
             and s.n = (
                 select max(n.n) from pipeline.lane_state n
                 where n.queue = s.queue and n.priority = s.priority and n.key = s.key
@@ -2019,7 +2030,7 @@ begin
             )
             and not exists (
                 select from pipeline.job j
-                where j.queue = v_lane.queue and j.priority = v_lane.priority and j.key = v_lane.key
+                where j.queue = v_lane.queue and j.priority = v_lane.priority and j.key = v_lane.key and j.pos is not null
             );
         if found then
             delete from pipeline.lane l

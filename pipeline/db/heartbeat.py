@@ -48,9 +48,10 @@ class Heartbeat:
         *,
         patience: float = PATIENCE_SECONDS,
         every: float = BEAT_SECONDS,
+        steady_since: float = -math.inf,
     ) -> None:
         self.last: float | None = None
-        self.steady_since: float | None = -math.inf
+        self.steady_since: float | None = steady_since
         self._dsn = dsn
         self._args = (worker, name, list(queues))
         self._turned = turned

@@ -8,6 +8,7 @@ ends jobs goes through their lease, and a lease is deleted last, in the same tra
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -125,9 +126,18 @@ class JobStore(JobProducer):
         queues: Sequence[str],
         turned: Callable[[], float],
         every: float = BEAT_SECONDS,
+        steady_since: float = -math.inf,
     ) -> Heartbeat:
-        """The worker's heartbeat, every so many seconds, still to be started; it has a connection of its own."""
-        return Heartbeat(self._db.dsn, worker, name, queues, turned, every=every)
+        """The worker's heartbeat, every so many seconds, still to be started; it has a connection of its own.
+
+        steady_since: since when beats could arrive, on the monotonic clock.
+        """
+        return Heartbeat(self._db.dsn, worker, name, queues, turned, every=every, steady_since=steady_since)
+
+    async def server_up(self) -> float:
+        """For how many seconds the server has been up."""
+        seconds: float = await self._db.fetchval("jobs/server_up")
+        return seconds
 
     async def claim(
         self, queue: str, limit: int, worker: int, *, free: int | None = None, after: str = ""

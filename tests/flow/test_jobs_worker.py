@@ -605,6 +605,21 @@ async def test_after_an_outage_a_worker_does_not_take_everybody_for_dead(
         assert await sql.fetchval("select count(*) from pipeline.lease") == 0
 
 
+@pytest.mark.parametrize("long_up", [True, False])
+async def test_a_worker_that_comes_right_after_the_server_waits_for_the_beats_of_others(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection, long_up: bool
+) -> None:
+    other = await store.register("other", ["default"])
+    await store.enqueue("t")
+    await claim(store, other)
+    await lose(sql, other)
+    up = await store.server_up()
+    dead_seconds = up / 2 if long_up else up + 60
+    async with running(store, registry, {"elsewhere": 1}, dead_seconds=dead_seconds) as worker:
+        await worker._chores._rescue()
+        assert await sql.fetchval("select count(*) from pipeline.lease") == (0 if long_up else 1)
+
+
 async def test_a_worker_whose_row_was_pruned_comes_back(store: JobStore, sql: asyncpg.Connection) -> None:
     worker = await store.register("w", ["default"])
     await sql.execute("delete from pipeline.worker")
