@@ -38,7 +38,7 @@ def _row(task: Task) -> dict[str, Any]:
         "key": task.key_template or None,
         "unique_by": None if unique is None else (unique.by or "*"),
         "unique_for": None if unique is None else unique.window,
-        "unique_until": None if unique is None else unique.until,
+        "unique_states": None if unique is None or unique.states is None else list(unique.states),
         "on_clash": None if unique is None else unique.on_clash,
         "sealed": task.encrypt,
         "redact": list(task.redact),

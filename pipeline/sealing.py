@@ -34,7 +34,7 @@ def keys_beside(
         keys |= {
             "unique_key": key,
             "unique_for": unique.window,
-            "unique_until": unique.until,
+            "unique_states": unique.states,
             "on_clash": unique.on_clash,
         }
     return keys

@@ -1080,7 +1080,7 @@ CREATE FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error text) RE
     select coalesce(array_agg(a.id), '{}') from archived a
 $$;
 
-CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, key text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, unique_for interval DEFAULT NULL::interval, unique_until text DEFAULT NULL::text, on_clash text DEFAULT NULL::text) RETURNS bigint
+CREATE FUNCTION pipeline.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, key text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, unique_for interval DEFAULT NULL::interval, unique_states text[] DEFAULT NULL::text[], on_clash text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1117,7 +1117,7 @@ begin
     if v_simple is not true then
         return pipeline.enqueue_with(
             task, args, queue, priority, run_at, max_attempts, timeout, key, expires_at, unique_key, unique_for,
-            unique_until, on_clash
+            unique_states, on_clash
         );
     end if;
     insert into pipeline.job (task, args, queue, priority, max_attempts, timeout, key, run_at, created_at)
@@ -1266,7 +1266,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) RETURNS bigint
+CREATE FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_states text[], p_on_clash text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1277,50 +1277,39 @@ declare
     v_args jsonb := p_args;
     v_id bigint;
 begin
-    if p_until not in ('start', 'end') or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge')
-        or length(p_unique) > 500
-    then
-        raise exception 'a unique job of task % has an option that is not known', p_task
-            using errcode = 'invalid_parameter_value',
-            hint = 'unique_until is start or end; on_clash is skip, replace, reschedule or merge; a key has 500 characters.';
-    end if;
+    perform pipeline.refuse_unique(p_task, p_unique, p_for, p_states, p_on_clash);
     loop
-        insert into pipeline.job_unique (key, job, until) values (p_unique, 0, p_until) on conflict do nothing;
+        insert into pipeline.job_unique (key, job) values (p_unique, 0) on conflict do nothing;
         select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
         exit when found; -- else a cleanup has deleted the row between the two
     end loop;
     select * into v_job from pipeline.job j where j.id = v_other.job;
 
-    if p_on_clash = 'merge' then
-        v_args := pipeline.merge_args(v_job.args, p_args);
-        if octet_length(v_args::text) > pipeline.most_bytes() then
-            v_job.pos := 0; -- it is full, so it is left as one that may run
+    if not pipeline.is_in(v_other, v_job, p_states) then
+        null; -- it holds the key no more
+    elsif p_on_clash = 'skip' or v_job.id is null then
+        return v_other.job;
+    elsif v_job.pos is null then
+        if p_on_clash = 'merge' then
+            v_args := pipeline.merge_args(v_job.args, p_args);
         end if;
-    end if;
-    if v_job.id is not null and v_job.pos is null and p_on_clash <> 'skip' then
         update pipeline.job j set
             args = case when p_on_clash = 'reschedule' then j.args else v_args end,
             run_at = case when p_on_clash = 'merge' then j.run_at else coalesce(p_run_at, v_now) end
-        where j.id = v_job.id and j.pos is null; -- it may have been promoted this moment: then it is added anew
+        where j.id = v_job.id and j.pos is null -- it may have been promoted this moment: then it is added anew
+            and octet_length(v_args::text) <= pipeline.most_bytes(); -- and so it is when the other one is full
         if found then
             return v_job.id;
         end if;
-    elsif p_on_clash = 'skip' and (
-        v_now < v_other.kept_until
-        or v_job.id is not null and (p_until = 'end' or v_job.pos is null or not pipeline.is_held(v_job))
-    ) then
-        return v_other.job;
-    elsif v_job.id is null and v_now < v_other.kept_until then
-        return v_other.job;
     end if;
 
     v_id := pipeline.add_job(p_task, p_args, p_queue, p_priority, p_run_at, p_max_attempts, p_timeout, p_key, p_expires_at);
-    update pipeline.job_unique u set job = v_id, until = p_until, kept_until = v_now + p_for where u.key = p_unique;
+    update pipeline.job_unique u set job = v_id, kept_until = v_now + p_for where u.key = p_unique;
     return v_id;
 end
 $$;
 
-CREATE FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_until text, on_clash text) RETURNS bigint
+CREATE FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_states text[], on_clash text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1341,7 +1330,7 @@ begin
                 when v_known.unique_by = '*' then '*' else task || ':' || pipeline.render_key(v_known.unique_by, args)
             end;
             unique_for := coalesce(unique_for, v_known.unique_for);
-            unique_until := coalesce(unique_until, v_known.unique_until);
+            unique_states := coalesce(unique_states, v_known.unique_states);
             on_clash := coalesce(on_clash, v_known.on_clash);
         end if;
     end if;
@@ -1352,7 +1341,7 @@ begin
     if unique_key is not null then
         return pipeline.enqueue_unique(
             task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
-            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+            coalesce(key, ''), expires_at, unique_key, unique_for, unique_states, coalesce(on_clash, 'skip')
         );
     end if;
     return pipeline.add_job(
@@ -1614,6 +1603,35 @@ CREATE FUNCTION pipeline.is_held(p_job pipeline.job) RETURNS boolean
         select from pipeline.lease e
         where e.queue = p_job.queue and e.priority = p_job.priority and e.key = p_job.key and p_job.id = any(e.ids)
     )
+$$;
+
+CREATE TABLE pipeline.job_unique (
+    key text NOT NULL,
+    job bigint NOT NULL,
+    kept_until timestamp with time zone
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE pipeline.job_unique IS 'Which job holds a unique key; stale rows are taken over by the next one, or pruned.';
+
+CREATE FUNCTION pipeline.is_in(p_unique pipeline.job_unique, p_job pipeline.job, p_states text[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if p_job.id is null then
+        return coalesce(pipeline.now() < p_unique.kept_until, false) and (p_states is null or exists (
+            select from pipeline.job_archive a where a.id = p_unique.job and a.state = any(p_states)
+        ));
+    elsif p_job.needs > 0 then
+        return 'blocked' = any(p_states) is not false;
+    elsif p_job.pos is null then
+        return 'delayed' = any(p_states) is not false;
+    elsif 'ready' = any(p_states) = ('running' = any(p_states)) is not false then
+        return 'ready' = any(p_states) is not false; -- then it does not matter in which of the two it is
+    end if;
+    return case when pipeline.is_held(p_job) then 'running' else 'ready' end = any(p_states);
+end
 $$;
 
 CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
@@ -2250,6 +2268,31 @@ begin
     elsif length(p_key) > 200 then
         raise exception 'the key of a job may have 200 characters, not %', length(p_key)
             using errcode = 'invalid_parameter_value';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.refuse_unique(p_task text, p_unique text, p_for interval, p_states text[], p_on_clash text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    c_live constant text[] := '{blocked,delayed,ready,running}';
+    c_ended constant text[] := '{finished,failed,cancelled,expired}';
+begin
+    if p_on_clash not in ('skip', 'replace', 'reschedule', 'merge') or length(p_unique) > 500 then
+        raise exception 'a unique job of task % has an option that is not known', p_task
+            using errcode = 'invalid_parameter_value',
+            hint = 'on_clash is skip, replace, reschedule or merge; a key has 500 characters.';
+    elsif cardinality(p_states) = 0 or not p_states <@ (c_live || c_ended) then
+        raise exception 'unique_states of task % are not states of a job', p_task using errcode = 'invalid_parameter_value',
+            hint = 'Name some of ' || array_to_string(c_live || c_ended, ', ') || '; leave it out for all of them.';
+    elsif p_states && c_ended and p_for is null then
+        raise exception 'unique_states of task % name one that has ended, and there is no unique_for', p_task
+            using errcode = 'invalid_parameter_value', hint = 'Say for how long after it was added such a job counts.';
+    elsif not p_states && c_ended and p_for is not null then
+        raise exception 'unique_for of task % means nothing: no state that has ended is named', p_task
+            using errcode = 'invalid_parameter_value', hint = 'Name some of them too, or leave one of the two out.';
     end if;
 end
 $$;
@@ -3845,16 +3888,6 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_
 
 COMMENT ON TABLE pipeline.job_state IS 'Progress of a job and what it has saved, kept over its attempts.';
 
-CREATE TABLE pipeline.job_unique (
-    key text NOT NULL,
-    job bigint NOT NULL,
-    until text NOT NULL,
-    kept_until timestamp with time zone
-)
-WITH (fillfactor='80');
-
-COMMENT ON TABLE pipeline.job_unique IS 'Which job holds a unique key; stale rows are taken over by the next one, or pruned.';
-
 CREATE TABLE pipeline.key_rule (
     name text NOT NULL,
     concurrency integer,
@@ -4326,11 +4359,11 @@ CREATE TABLE pipeline.task (
     key text,
     unique_by text,
     unique_for interval,
-    unique_until text,
     on_clash text,
     sealed boolean DEFAULT false NOT NULL,
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
     redact text[] DEFAULT '{}'::text[] NOT NULL,
+    unique_states text[],
     CONSTRAINT task_name_check CHECK (((name <> ''::text) AND (length(name) <= 500)))
 );
 
@@ -4341,6 +4374,8 @@ COMMENT ON COLUMN pipeline.task.key IS 'Template of the key: {name} stands for t
 COMMENT ON COLUMN pipeline.task.unique_by IS 'Template of what makes a job unique, or * for all of its arguments.';
 
 COMMENT ON COLUMN pipeline.task.redact IS 'Paths to arguments that are never shown: password, card.number, or * for all.';
+
+COMMENT ON COLUMN pipeline.task.unique_states IS 'In which states another job like it keeps a new one away; null means all of them.';
 
 CREATE SEQUENCE pipeline.term
     START WITH 1
@@ -4752,9 +4787,9 @@ REVOKE ALL ON FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error t
 
 REVOKE ALL ON FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_until text, p_on_clash text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone, p_unique text, p_for interval, p_states text[], p_on_clash text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_until text, on_clash text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_states text[], on_clash text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.expire_jobs(p_limit integer) FROM PUBLIC;
 
@@ -4773,6 +4808,8 @@ REVOKE ALL ON FUNCTION pipeline.hold_queue(p_name text, p_state text, p_last_pos
 REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text, p_values text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_held(p_job pipeline.job) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.is_in(p_unique pipeline.job_unique, p_job pipeline.job, p_states text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
@@ -4813,6 +4850,8 @@ REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC
 REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.refuse_unique(p_task text, p_unique text, p_for interval, p_states text[], p_on_clash text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) FROM PUBLIC;
 

@@ -199,8 +199,8 @@ BUGS = [
     Bug(
         "merges into what was promoted",
         UNIQUE,
-        "where j.id = v_job.id and j.pos is null;",
-        "where j.id = v_job.id;",
+        "where j.id = v_job.id and j.pos is null --",
+        "where j.id = v_job.id --",
         RACES,
     ),
 ]

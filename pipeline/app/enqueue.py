@@ -5,7 +5,7 @@ Owns: the call. Knows nothing of drivers, and opens no connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -33,7 +33,7 @@ def enqueue_in(
     expires_at: datetime | None = None,
     unique_key: str | None = None,
     unique_for: float | None = None,
-    unique_until: str | None = None,
+    unique_states: Sequence[str] | None = None,
     on_clash: str | None = None,
     **more: Any,
 ) -> int:
@@ -59,7 +59,7 @@ def enqueue_in(
             expires_at=expires_at,
             unique_key=unique_key,
             unique_for=unique_for,
-            unique_until=unique_until,
+            unique_states=unique_states,
             on_clash=on_clash,
             conn=Blocking(conn),
         )

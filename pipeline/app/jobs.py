@@ -37,7 +37,7 @@ class Jobs:
         expires_at: datetime | None = None,
         unique_key: str | None = None,
         unique_for: float | None = None,
-        unique_until: str | None = None,
+        unique_states: Sequence[str] | None = None,
         on_clash: str | None = None,
         conn: object = None,
         **more: Any,
@@ -54,7 +54,7 @@ class Jobs:
         id_ = await self.store.enqueue(
             task, {**(args or {}), **more}, queue=queue, run_at=run_at, priority=priority,
             max_attempts=max_attempts, timeout=timeout, key=key, expires_at=expires_at, unique_key=unique_key,
-            unique_for=unique_for, unique_until=unique_until, on_clash=on_clash, conn=conn,
+            unique_for=unique_for, unique_states=unique_states, on_clash=on_clash, conn=conn,
         )  # fmt: skip
         return JobHandle(self.admin, id_)
 

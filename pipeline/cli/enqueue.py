@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.cli.flags import Verb
 from pipeline.cli.session import Session, pass_session
-from pipeline.cli.words import moment_option, span_option
+from pipeline.cli.words import moment_option, span_option, states_option
 from pipeline.db import admin
 
 
@@ -33,8 +33,13 @@ from pipeline.db import admin
     "--expires", callback=span_option, metavar="TIME", help="Forget it unless it begins within this time."
 )
 @click.option("--unique-key", metavar="KEY", help="Only one job of this key at a time.")
-@click.option("--unique-for", callback=span_option, metavar="TIME", help="And for so long after it was added.")
-@click.option("--unique-until", type=click.Choice(["start", "end"]), help="Until it begins, or has ended.")
+@click.option(
+    "--unique-for",
+    callback=span_option,
+    metavar="TIME",
+    help="One that has ended counts, so long after it was added.",
+)
+@click.option("--unique-states", callback=states_option, metavar="STATE,...", help="While it is in one of these.")
 @click.option(
     "--on-clash",
     type=click.Choice(["skip", "replace", "reschedule", "merge"]),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
+from pipeline.core.job_filter import STATES
 from pipeline.core.span import parse_span
 
 
@@ -57,3 +58,11 @@ def moment_option(_context: click.Context, _param: click.Parameter, value: str |
     except ValueError:
         raise click.BadParameter(f"{value} is not a time; write 2026-11-01 or 2026-11-01T03:00+01:00") from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def states_option(_context: click.Context, _param: click.Parameter, value: str | None) -> list[str] | None:
+    """`delayed,ready` as a list of states of a job."""
+    states = None if value is None else [one.strip() for one in value.split(",")]
+    if states and (wrong := [one for one in states if one not in STATES]):
+        raise click.BadParameter(f"{wrong[0] or value!r} is no state; the states are {', '.join(STATES)}")
+    return states

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 import msgspec
 
+from pipeline.core.job_filter import ENDED, STATES
 from pipeline.core.keys import names_in
 from pipeline.core.retry import LONGEST_WAIT
 
 MOST = 2**31 - 1  # an int of Postgres
-Until = Literal["start", "end"]
 OnClash = Literal["skip", "replace", "reschedule", "merge"]
 
 _UNITS = {
@@ -59,16 +59,16 @@ class Rate(msgspec.Struct, frozen=True):
 class Unique(msgspec.Struct, frozen=True):
     """Of the jobs of a task that are alike only one is there at a time.
 
-    by: a template over the arguments that make two jobs alike; None means all arguments. until: a new job is
-    not added while one like it has not begun (`start`) or not ended (`end`). window: nor for so many seconds
-    after that one was added. on_clash: what becomes of the new one: `skip` drops it; while the other waits for
-    its time, `replace` gives it the new arguments and time, `reschedule` the time only, and `merge` adds the
-    arguments, lists appended. Raises ValueError.
+    by: a template over the arguments that make two jobs alike; None means all arguments. states: a new job is
+    not added while the last one like it is in one of these; None means any. window: for so many seconds after
+    it was added one that has ended counts too; None means that it does not. on_clash: what becomes of the new
+    one: `skip` drops it; while the other waits for its time, `replace` gives it the new arguments and time,
+    `reschedule` the time only, and `merge` adds the arguments, lists appended. Raises ValueError.
     """
 
     by: str | None = None
     window: float | None = None
-    until: Until = "end"
+    states: tuple[str, ...] | None = None
     on_clash: OnClash = "skip"
 
     def __post_init__(self) -> None:
@@ -76,12 +76,24 @@ class Unique(msgspec.Struct, frozen=True):
             names_in(self.by)
         if self.window is not None and not 0 < self.window <= LONGEST_WAIT:
             raise ValueError("the window of Unique is more than 0 seconds and at most a year")
-        if self.until not in get_args(Until):
-            raise ValueError(f"Unique(until=...) is one of {', '.join(get_args(Until))}, not {self.until!r}")
+        if self.states is not None:
+            _check_states(self.states, self.window)
         if self.on_clash not in get_args(OnClash):
             raise ValueError(
                 f"Unique(on_clash=...) is one of {', '.join(get_args(OnClash))}, not {self.on_clash!r}"
             )
+
+
+def _check_states(states: tuple[str, ...], window: float | None) -> None:
+    wrong = [state for state in states if state not in STATES] if isinstance(states, tuple) else [states]
+    if wrong or not states:
+        told = f"not {wrong[0]!r}" if wrong else "and at least one"
+        raise ValueError(f"Unique(states=...) is a tuple of {', '.join(STATES)}, {told}")
+    ended = any(state in ENDED for state in states)
+    if ended and window is None:
+        raise ValueError("Unique(states=...) with a state that has ended needs a window")
+    if window is not None and not ended:
+        raise ValueError("the window of Unique is for states that have ended; name some, or leave states out")
 
 
 class KeyRule(msgspec.Struct, frozen=True):

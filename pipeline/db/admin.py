@@ -98,7 +98,7 @@ async def enqueue(
     expires: float | None = None,
     unique_key: str | None = None,
     unique_for: float | None = None,
-    unique_until: str | None = None,
+    unique_states: Sequence[str] | None = None,
     on_clash: str | None = None,
 ) -> int:
     """Add a job; returns its id. args: a JSON object. run_at: Unix seconds; all other times are seconds.
@@ -109,6 +109,6 @@ async def enqueue(
     with meant():
         job: int = await db.fetchval(
             "admin/enqueue", task, args, queue, priority, delay, run_at, max_attempts, timeout, key, expires,
-            unique_key, unique_for, unique_until, on_clash,
+            unique_key, unique_for, unique_states, on_clash,
         )  # fmt: skip
     return job

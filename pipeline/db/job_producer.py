@@ -51,7 +51,7 @@ class JobProducer:
         expires_at: datetime | None = None,
         unique_key: str | None = None,
         unique_for: float | None = None,
-        unique_until: str | None = None,
+        unique_states: Sequence[str] | None = None,
         on_clash: str | None = None,
         conn: object = None,
     ) -> int:
@@ -67,7 +67,7 @@ class JobProducer:
         queue, max_attempts = _options(known, queue, max_attempts)
         keys: dict[str, Any] = {
             "key": key, "unique_key": unique_key, "unique_for": unique_for,
-            "unique_until": unique_until, "on_clash": on_clash,
+            "unique_states": unique_states, "on_clash": on_clash,
         }  # fmt: skip
         if known is not None:
             keys = keys_beside(known, args or {}, encoded, self.sealer, keys)
@@ -75,7 +75,7 @@ class JobProducer:
         values = (
             name, self._stored(name, known, encoded), queue, priority, _unix("run_at", run_at), max_attempts,
             timeout, keys["key"], _unix("expires_at", expires_at), keys["unique_key"], keys["unique_for"],
-            keys["unique_until"], keys["on_clash"],
+            keys["unique_states"], keys["on_clash"],
         )  # fmt: skip
         if conn is not None:
             return int(await foreign.fetchval(conn, statement("jobs/enqueue"), values))

@@ -50,7 +50,7 @@ class EnqueueInput(Input):
     expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
     unique_key: str | None = None
     unique_for: Seconds | None = None
-    unique_until: Literal["start", "end"] | None = None
+    unique_states: list[str] | None = None
     on_clash: Literal["skip", "replace", "reschedule", "merge"] | None = None
 
 

@@ -4,8 +4,9 @@
 -- have declared of the task, else: queue "default", priority 0, five attempts. priority: -32768 to 32767, the lower number
 -- runs first. run_at: not before this time. max_attempts: how often it may run until it has failed. timeout: how long one
 -- run may take. key: whose job it is; jobs of one key share its limits, and keys take turns. expires_at: a job that has not
--- begun by then never will. unique_key, * for all of the args: as long as another job of that key lives (unique_until "end"), or has not begun
--- ("start"), and for unique_for after it was added, this one is not added as well; on_clash says what happens in its place:
+-- begun by then never will. unique_key, * for all of the args: this job is not added as well while another one of that key is in one of
+-- unique_states (blocked, delayed, ready, running; and for unique_for after it was added: finished, failed, cancelled,
+-- expired); null means all of them. on_clash says what happens in its place:
 -- "skip" (the id of the other is returned), and for a job that still waits for its time "replace" (its args and time),
 -- "reschedule" (its time) or "merge" (args are joined: lists are appended, the rest replaced).
 -- locks: none that anyone waits for; with a unique key, others that add the same key wait until this transaction ends
@@ -21,7 +22,7 @@ create or replace function pipeline.enqueue(
     expires_at timestamptz default null,
     unique_key text default null,
     unique_for interval default null,
-    unique_until text default null,
+    unique_states text[] default null,
     on_clash text default null
 ) returns bigint
 language plpgsql volatile security definer
@@ -60,7 +61,7 @@ begin
     if v_simple is not true then
         return pipeline.enqueue_with(
             task, args, queue, priority, run_at, max_attempts, timeout, key, expires_at, unique_key, unique_for,
-            unique_until, on_clash
+            unique_states, on_clash
         );
     end if;
     insert into pipeline.job (task, args, queue, priority, max_attempts, timeout, key, run_at, created_at)
@@ -76,7 +77,7 @@ $$;
 -- enqueue_with: what enqueue does when there is more to it: a time, a key of the task's making, uniqueness, a mistake
 create or replace function pipeline.enqueue_with(
     task text, args jsonb, queue text, priority int, run_at timestamptz, max_attempts int, timeout interval, key text,
-    expires_at timestamptz, unique_key text, unique_for interval, unique_until text, on_clash text
+    expires_at timestamptz, unique_key text, unique_for interval, unique_states text[], on_clash text
 ) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -98,7 +99,7 @@ begin
                 when v_known.unique_by = '*' then '*' else task || ':' || pipeline.render_key(v_known.unique_by, args)
             end;
             unique_for := coalesce(unique_for, v_known.unique_for);
-            unique_until := coalesce(unique_until, v_known.unique_until);
+            unique_states := coalesce(unique_states, v_known.unique_states);
             on_clash := coalesce(on_clash, v_known.on_clash);
         end if;
     end if;
@@ -109,7 +110,7 @@ begin
     if unique_key is not null then
         return pipeline.enqueue_unique(
             task, args, coalesce(queue, 'default'), coalesce(priority, 0), run_at, coalesce(max_attempts, 5), timeout,
-            coalesce(key, ''), expires_at, unique_key, unique_for, coalesce(unique_until, 'end'), coalesce(on_clash, 'skip')
+            coalesce(key, ''), expires_at, unique_key, unique_for, unique_states, coalesce(on_clash, 'skip')
         );
     end if;
     return pipeline.add_job(

@@ -316,7 +316,7 @@ async def test_enqueue_takes_every_option(cli: Cli, dsn: str, sql: asyncpg.Conne
     call = [
         "enqueue", "t", "--queue", "mail", "--at", "2099-01-01T01:00+01:00", "--max-attempts", "2",
         "--timeout", "30s", "--key", "customer:7", "--expires", "1h", "--unique-key", "u", "--unique-for", "1d",
-        "--unique-until", "start", "--on-clash", "replace", "-d", dsn,
+        "--unique-states", "delayed,failed", "--on-clash", "replace", "-d", dsn,
     ]  # fmt: skip
     first = (await cli(*call)).out
     row = await sql.fetchrow("select * from pipeline.job")
@@ -328,6 +328,8 @@ async def test_enqueue_takes_every_option(cli: Cli, dsn: str, sql: asyncpg.Conne
     both = await cli("enqueue", "t", "--in", "5m", "--at", "2099-01-01", "-d", dsn)
     assert_explained(both, 2, "usage", "--in and --at")
     assert_explained(await cli("enqueue", "t", "--key", "x" * 300, "-d", dsn), 2, "usage", "200 characters")
+    wrong = await cli("enqueue", "t", "--unique-key", "u", "--unique-states", "waiting", "-d", dsn)
+    assert_explained(wrong, 2, "usage", "'waiting' is no state; the states are blocked, delayed")
 
 
 async def test_what_enqueue_is_not_told_comes_from_the_task(cli: Cli, dsn: str, sql: asyncpg.Connection) -> None:

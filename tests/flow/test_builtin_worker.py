@@ -31,7 +31,7 @@ async def test_an_export_and_a_cleanup_run_in_a_worker(
     registry = Registry()
     registry.add_export("numbers", "select i as id from generate_series(1, $1::int) i", order_by="id")
     add_builtin(registry, db, Jobs(export_dir=folder))
-    await sql.execute("insert into pipeline.job_unique (key, job, until) values ('u', 999, 'end')")
+    await sql.execute("insert into pipeline.job_unique (key, job) values ('u', 999)")
     args = {"name": "numbers", "params": [12_000], "path": "n.csv"}
     async with running(store, registry):
         await store.enqueue(EXPORT, args)

@@ -21,7 +21,7 @@ def defined(function: Any = send, name: str = "t", **options: Any) -> Any:
 
 
 def test_every_option_is_kept() -> None:
-    unique = Unique(by="{customer_id}", window=60, until="start", on_clash="merge")
+    unique = Unique(by="{customer_id}", window=60, states=("delayed", "failed"), on_clash="merge")
     task = defined(
         queue="mail", max_attempts=2, timeout=1.5, backoff=Backoff.fixed(3), priority=-5, expires=60,
         concurrency_key="customer:{customer_id}", concurrency=3, rate="10/min", unique=unique, encrypt=True,

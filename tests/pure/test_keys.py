@@ -76,7 +76,11 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 
 
 def test_unique_refuses_what_cannot_be_meant() -> None:
-    for wrong in ({"by": "{a"}, {"window": 0}, {"window": float("nan")}, {"until": "never"}, {"on_clash": "fail"}):
+    for wrong in (
+        {"by": "{a"}, {"window": 0}, {"window": float("nan")}, {"on_clash": "fail"}, {"states": ()},
+        {"states": ("waiting",)}, {"states": "ready"}, {"states": ("failed",)},
+        {"states": ("ready",), "window": 60},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="template|Unique"):
             Unique(**wrong)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ IDLE_LANE = """
     insert into pipeline.lane_state (queue, priority, key, n) select queue, priority, key, 0 from made
 """
 TAKEN_UP = """
-    select pipeline.enqueue_unique('t', '{}', 'default', 0, null, 5, null, '', null, 'u', null, 'end', 'skip')
+    select pipeline.enqueue_unique('t', '{}', 'default', 0, null, 5, null, '', null, 'u', null, null, 'skip')
 """
 WAITING = "select count(*) from pg_locks where locktype = 'advisory' and objid = 77 and not granted"
 PAUSE_AFTER_INSERT = """
@@ -89,9 +89,9 @@ async def test_unique_keys_go_once_their_job_and_their_window_are_over(
     await sql.execute("insert into pipeline.job (task) values ('live')")
     await sql.execute(
         """
-        insert into pipeline.job_unique (key, job, until, kept_until) values
-            ('live', 1, 'end', null), ('ended', 7, 'end', null), ('window', 8, 'end', now() - interval '1 hour'),
-            ('over', 9, 'end', now() - interval '2 days'), ('live and over', 1, 'end', now() - interval '2 days')
+        insert into pipeline.job_unique (key, job, kept_until) values
+            ('live', 1, null), ('ended', 7, null), ('window', 8, now() - interval '1 hour'),
+            ('over', 9, now() - interval '2 days'), ('live and over', 1, now() - interval '2 days')
         """
     )
     assert (await clean(cleaner))["job_unique"] == 2
@@ -103,7 +103,7 @@ async def test_unique_keys_go_once_their_job_and_their_window_are_over(
 async def test_a_unique_key_that_is_taken_up_again_meanwhile_stays(
     sql: asyncpg.Connection, dsn: str, cleaner: Cleaner
 ) -> None:
-    await sql.execute("insert into pipeline.job_unique (key, job, until) values ('u', 7, 'end')")
+    await sql.execute("insert into pipeline.job_unique (key, job) values ('u', 7)")
     other = await asyncpg.connect(dsn)
     async with sql.transaction():
         first = await sql.fetchval(TAKEN_UP)
@@ -115,7 +115,7 @@ async def test_a_unique_key_that_is_taken_up_again_meanwhile_stays(
 async def test_a_unique_key_that_goes_between_being_found_and_being_locked_is_made_again(
     sql: asyncpg.Connection, dsn: str, cleaner: Cleaner
 ) -> None:
-    await sql.execute("insert into pipeline.job_unique (key, job, until) values ('u', 7, 'end')")
+    await sql.execute("insert into pipeline.job_unique (key, job) values ('u', 7)")
     await sql.execute(PAUSE_AFTER_INSERT)
     await sql.execute("select pg_advisory_lock(77)")
     other = await asyncpg.connect(dsn)
@@ -130,7 +130,7 @@ async def test_a_unique_key_that_goes_between_being_found_and_being_locked_is_ma
 async def test_a_unique_key_that_got_another_job_after_the_cleanup_looked_stays(
     sql: asyncpg.Connection, dsn: str, db: Database
 ) -> None:
-    await sql.execute("insert into pipeline.job_unique values ('u', 7, 'end', now() - interval '9 days')")
+    await sql.execute("insert into pipeline.job_unique values ('u', 7, now() - interval '9 days')")
     other = await asyncpg.connect(dsn)
     async with other.transaction():
         first = await other.fetchval(TAKEN_UP)
@@ -209,7 +209,7 @@ async def test_a_transaction_that_does_not_end_is_left_to_the_next_cleanup(
 
 
 async def test_a_cancelled_cleanup_ends_between_two_batches(sql: asyncpg.Connection, cleaner: Cleaner) -> None:
-    await sql.execute("insert into pipeline.job_unique select 'k' || i, 7, 'end' from generate_series(1, 25) i")
+    await sql.execute("insert into pipeline.job_unique select 'k' || i, 7 from generate_series(1, 25) i")
     await sql.execute("insert into pipeline.limiter (name) values ('user:old')")
     host = MemoryHost()
 
