@@ -126,10 +126,13 @@ async def test_a_job_that_the_archive_has_dropped_counts_only_where_its_state_do
     assert await again(sql, ["finished"]) > first
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("states", [["delayed", "ready"], ["running"], ["finished"]])
 async def test_of_two_producers_at_once_the_second_waits_and_sees_the_state_of_the_first_ones_job(
-    dsn: str, sql: asyncpg.Connection, states: list[str]
+    dsn: str, sql: asyncpg.Connection, states: list[str], known: bool
 ) -> None:
+    if known:  # then the row is what they meet at, else the index
+        await sql.execute("insert into pipeline.job_unique (key, job) values ('u', 0)")
     other = await asyncpg.connect(dsn)
 
     async def waits() -> bool:
