@@ -830,10 +830,15 @@ CREATE FUNCTION pipeline.count_ended(p_notes bigint[]) RETURNS void
 $$;
 
 CREATE FUNCTION pipeline.now() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select coalesce(nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, statement_timestamp())
+begin
+    if current_setting('pipeline.fake_now', true) <> '' then
+        return coalesce(pipeline.fake_now(), statement_timestamp());
+    end if;
+    return statement_timestamp();
+end
 $$;
 
 CREATE TABLE pipeline.watch (
@@ -1396,6 +1401,18 @@ begin
         v_count := v_count + cardinality(pipeline.end_jobs(v_ids, 'expired', 'expired before it began'));
     end loop;
     return v_count;
+end
+$$;
+
+CREATE FUNCTION pipeline.fake_now() RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if pg_has_role(session_user, (select n.nspowner from pg_namespace n where n.nspname = 'pipeline'), 'usage') then
+        return nullif(current_setting('pipeline.fake_now', true), '')::timestamptz;
+    end if;
+    return null;
 end
 $$;
 
@@ -2913,12 +2930,17 @@ end
 $$;
 
 CREATE FUNCTION pipeline.slot_now(p_newest bigint, p_seconds double precision) RETURNS bigint
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select greatest(p_newest, floor(extract(epoch from coalesce(
-        nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, clock_timestamp()
-    ))::double precision / p_seconds)::bigint)
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    if current_setting('pipeline.fake_now', true) <> '' then
+        v_now := coalesce(pipeline.fake_now(), v_now);
+    end if;
+    return greatest(p_newest, floor(extract(epoch from v_now)::double precision / p_seconds)::bigint);
+end
 $$;
 
 CREATE FUNCTION pipeline.slot_of(p_newest bigint, p_place integer) RETURNS bigint

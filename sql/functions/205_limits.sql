@@ -59,12 +59,17 @@ revoke execute on function pipeline.slot_of(bigint, int) from public;
 
 -- slot_now: the number of the present slot, but never one before p_newest
 create or replace function pipeline.slot_now(p_newest bigint, p_seconds double precision) returns bigint
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-    select greatest(p_newest, floor(extract(epoch from coalesce(
-        nullif(current_setting('pipeline.fake_now', true), '')::timestamptz, clock_timestamp()
-    ))::double precision / p_seconds)::bigint)
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    if current_setting('pipeline.fake_now', true) <> '' then
+        v_now := coalesce(pipeline.fake_now(), v_now);
+    end if;
+    return greatest(p_newest, floor(extract(epoch from v_now)::double precision / p_seconds)::bigint);
+end
 $$;
 revoke execute on function pipeline.slot_now(bigint, double precision) from public;
 

@@ -26,7 +26,7 @@ FOR_APPLICATIONS = {
     "start_workflow",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
-OPEN_PARTS = {"latency_level", "now", "series_name", "watch_problem", "watched"}
+OPEN_PARTS = {"fake_now", "latency_level", "now", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
 FOR_FOLLOWERS = {"epoch", "lineage"}
 READABLE = {"leader", "ring"}

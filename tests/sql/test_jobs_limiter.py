@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import asyncpg
@@ -131,3 +132,21 @@ async def test_rate_limit_keeps_keys_apart_and_refuses_nonsense(sql: asyncpg.Con
     for arguments in ("'', 1", "'a', 0", "'a', 1, '0 s'", "null, 1"):
         with pytest.raises(asyncpg.InvalidParameterValueError):
             await sql.fetchval(f"select pipeline.rate_limit({arguments})")
+
+
+async def test_a_client_cannot_turn_the_clock_of_its_rates(sql: asyncpg.Connection) -> None:
+    role = f"client_{uuid.uuid4().hex[:12]}"
+    await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}")
+    allowed = "select pipeline.rate_limit('a', 1, '1 hour')"
+    in_2100 = "select pipeline.now() > '2100-01-01'"
+    try:
+        await sql.execute(f"set session authorization {role}; set pipeline.fake_now = '2100-01-02'")
+        assert await sql.fetchval(allowed)
+        await sql.execute("set pipeline.fake_now = '2100-01-03'")
+        assert not await sql.fetchval(allowed)
+        assert not await sql.fetchval(in_2100)
+        await sql.execute("reset session authorization")
+        assert await sql.fetchval(in_2100)
+        assert await sql.fetchval(allowed)
+    finally:
+        await sql.execute(f"reset session authorization; drop owned by {role}; drop role {role}")

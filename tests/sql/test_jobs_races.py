@@ -407,30 +407,26 @@ async def test_a_worker_writes_its_jobs_in_the_order_in_which_a_cancel_locks_the
     assert (await written).refused == 0
 
 
+@pytest.mark.parametrize("table", ["job_archive", "lease"])
 async def test_two_retries_lock_what_they_change_in_one_order(
-    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection, table: str
 ) -> None:
     """Whatever the order in which their rows lie."""
     jobs = []
     for _ in range(4):
         await store.enqueue("t")
         jobs += await claim(store, worker)
-    first, last = leases(jobs)[0], leases(jobs)[-1]
     await sql.execute("select pipeline.cancel_jobs($1)", ids(jobs))
     for lease in leases(jobs)[:2]:
         await sql.execute("update pipeline.lease set worker = worker where id = $1", lease)
     for job in jobs[:2]:
         await sql.execute("update pipeline.job_archive set attempt = attempt where id = $1", job.id)
-    for table, lowest, highest in (("job_archive", jobs[0].id, jobs[-1].id), ("lease", first, last)):
-        transaction = sql.transaction()
-        await transaction.start()
-        await sql.execute(f"select from pipeline.{table} where id = $1 for update", lowest)
+    rows = leases(jobs) if table == "lease" else ids(jobs)
+    async with sql.transaction():
+        await sql.execute(f"select from pipeline.{table} where id = $1 for update", rows[0])
         retried = asyncio.ensure_future(other.fetchval("select pipeline.retry_jobs($1)", ids(jobs)[::-1]))
         await waits(sql, "transactionid")
-        locked = f"select from pipeline.{table} where id = $1 for update skip locked"
-        assert await sql.fetchrow(locked, highest) is not None
-        retried.cancel()
-        await asyncio.wait([retried])
-        await transaction.rollback()
-    assert sorted(await other.fetchval("select pipeline.retry_jobs($1)", ids(jobs))) == ids(jobs)
+        last = f"select from pipeline.{table} where id = $1 for update skip locked"
+        assert await sql.fetchrow(last, rows[-1]) is not None
+    assert sorted(await retried) == ids(jobs)
     assert await sql.fetchval("select count(*) from pipeline.lease where ids <> '{}'") == 0
