@@ -112,7 +112,8 @@ class CacheCore:
         entry = self.store.entries.get(key)
         if entry is None or now >= entry.plain_until or now > self.freshness.valid_until:
             return None
-        entry.marked = True
+        entry.hits += 1
+        entry.used = now
         return entry
 
     def offer(self, key: Hashable, now: float, policy: Policy = PLAIN) -> Offer | None:
@@ -123,7 +124,8 @@ class CacheCore:
         proved = self.freshness.valid_until
         good_until = min(entry.expires_at, entry.ended_at)
         if now <= proved and now < good_until:
-            entry.marked = True
+            entry.hits += 1
+            entry.used = now
             return Offer(entry, stale=False, refresh=self._early(entry, now))
         if now >= good_until + entry.policy.outlives:
             self.store.drop(key, "expired" if entry.ended_at == math.inf else "changed")
@@ -131,7 +133,8 @@ class CacheCore:
         if now > proved and entry.ended_at == math.inf:
             good_until = min(good_until, proved)
         if now < good_until + policy.stale_while_revalidate:
-            entry.marked = True
+            entry.hits += 1
+            entry.used = now
             return Offer(entry, stale=True, refresh=now >= entry.retry_at)
         return None
 

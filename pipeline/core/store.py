@@ -3,10 +3,7 @@
 Owns: what is stored, under which tags, how large it is, and what is given up first. Knows nothing of who may
 store what, nor of the feed: see fill.py and cache.py.
 
-Bounds are a count and a number of bytes. What goes first is decided by SIEVE (Zhang et al., NSDI 2024): a
-hit only sets a mark, so it needs no reordering and no lock; the hand walks from the oldest entry to the
-newest, spares each marked entry once and takes the first that is unmarked or out of time. New entries
-that are read only once leave soon, without pushing out what is read again and again.
+Bounds are a count and a number of bytes; eviction.py says what goes first.
 """
 
 from __future__ import annotations
@@ -17,29 +14,35 @@ from typing import Any
 
 from pipeline.core.cache_namespace import Cause, Namespace
 from pipeline.core.cache_policy import PLAIN, Policy
+from pipeline.core.eviction import Eviction
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.tags import TagIndex
 
 ENTRY_BYTES = 650  # an Entry, a key of one argument, its snapshot, its place in the table: measured 645
 TAG_BYTES = 400  # a tag in the index, where no other entry has it: measured 400, and 200 where fifty share it
+NEVER = -math.inf
 LARGEST_SHARE = 4  # a value larger than a quarter of the bound would push out too much for one
 
 
 class Entry:
     """One value. Times are on the caller's clock: since, when its load began to read; expires_at,
     math.inf where only a change ends it; ended_at, when a change did, math.inf until then; plain_until, until when
-    it is handed out without another thought; load_seconds, how long loading it took.
+    it is handed out without another thought; load_seconds, how long loading it took. hits, used, and whatever is
+    below them: see eviction.py; passed, its hits when its namespace passed it over.
     """
 
     __slots__ = (
+        "counted",
         "ended_at",
+        "epoch",
         "expires_at",
+        "fresh",
+        "hits",
         "key",
         "load_seconds",
-        "marked",
         "namespace",
-        "newer",
-        "older",
+        "passed",
+        "place",
         "plain_until",
         "policy",
         "retry_at",
@@ -47,7 +50,9 @@ class Entry:
         "size",
         "snapshot",
         "tags",
+        "used",
         "value",
+        "weight",
     )
 
     def __init__(
@@ -75,10 +80,11 @@ class Entry:
         self.plain_until = expires_at
         self.ended_at = math.inf
         self.load_seconds = 0.0
-        self.retry_at = -math.inf  # no refresh before that: the last one failed
-        self.marked = False
-        self.newer: Entry | None = None
-        self.older: Entry | None = None
+        self.retry_at = NEVER  # no refresh before that: the last one failed
+        self.hits = self.passed = self.counted = self.weight = self.epoch = 0
+        self.used = since
+        self.fresh = True
+        self.place = -1
 
 
 class Store:
@@ -91,10 +97,8 @@ class Store:
         self.bytes = 0
         self.evictions = 0
         self._plain = Namespace()
-        self._index = TagIndex()
-        self._newest: Entry | None = None
-        self._oldest: Entry | None = None
-        self._hand: Entry | None = None
+        self._index: TagIndex[Entry] = TagIndex()
+        self._eviction: Eviction[Entry] = Eviction()
 
     def put(
         self,
@@ -133,10 +137,10 @@ class Store:
             namespace=space,
         )
         self.entries[key] = entry
-        self._index.add(key, tags)
+        self._index.add(entry, tags)
         self.bytes += size
         space.enter(key, size)
-        self._link(entry)
+        self._eviction.add(entry)
         return entry
 
     def drop(self, key: Hashable, cause: Cause) -> bool:
@@ -145,10 +149,10 @@ class Store:
         if entry is None:
             return False
         if entry.ended_at == math.inf:
-            self._index.remove(key, entry.tags)
+            self._index.remove(entry, entry.tags)
         self.bytes -= entry.size
         entry.namespace.leave(key, entry.size, cause)
-        self._unlink(entry)
+        self._eviction.remove(entry)
         return True
 
     def end(self, entry: Entry, at: float, now: float, cause: Cause) -> None:
@@ -159,7 +163,7 @@ class Store:
         if now >= at + entry.policy.outlives:
             self.drop(entry.key, cause)
         elif entry.ended_at == math.inf:
-            self._index.remove(entry.key, entry.tags)
+            self._index.remove(entry, entry.tags)
             _end(entry, at)
 
     def end_changed(self, tag: str, xid: int | None, at: float, now: float) -> int:
@@ -174,10 +178,9 @@ class Store:
         """The same, as if every tag that begins with `prefix` had changed."""
         return self._end_all(self._index.starting(prefix), xid, at, now, "cleared")
 
-    def _end_all(self, keys: set[Hashable], xid: int | None, at: float, now: float, cause: Cause) -> int:
+    def _end_all(self, entries: set[Entry], xid: int | None, at: float, now: float, cause: Cause) -> int:
         ended = 0
-        for key in keys:
-            entry = self.entries[key]
+        for entry in entries:
             if xid is None or entry.snapshot is None or not entry.snapshot.sees(xid):
                 self.end(entry, at, now, cause)
                 ended += 1
@@ -194,13 +197,12 @@ class Store:
         self.entries = {}
         self._index.clear()
         self.bytes = 0
-        self._newest = self._oldest = self._hand = None
+        self._eviction.clear()
         for entry in keep:
             _end(entry, at)
-            entry.newer = entry.older = None
             self.entries[entry.key] = entry
             self.bytes += entry.size
-            self._link(entry)
+            self._eviction.add(entry)
         return len(entries)
 
     def bound(self, space: Namespace, max_bytes: int | None, max_entries: int | None) -> None:
@@ -218,44 +220,19 @@ class Store:
         """Give up the oldest of one namespace that was not read since it was passed over."""
         while space.order:
             entry = self.entries[next(iter(space.order))]
-            if not entry.marked or entry.expires_at <= now:
+            if entry.hits == entry.passed or entry.expires_at <= now:
                 self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
                 self.evictions += 1
                 return
-            entry.marked = False
+            entry.passed = entry.hits
             space.order[entry.key] = space.order.pop(entry.key)
 
     def _evict(self, now: float, cause: Cause) -> None:
-        entry = self._hand or self._oldest
-        while entry is not None and entry.marked and entry.expires_at > now:
-            entry.marked = False
-            entry = entry.newer or self._oldest
-        if entry is not None:  # always so: the store is not empty, and one round clears every mark
-            self._hand = entry  # `drop` moves the hand on to the next newer one
-            self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
-            self.evictions += 1
-
-    def _link(self, entry: Entry) -> None:
-        entry.older, self._newest = self._newest, entry
-        if entry.older is None:
-            self._oldest = entry
-        else:
-            entry.older.newer = entry
-
-    def _unlink(self, entry: Entry) -> None:
-        if self._hand is entry:
-            self._hand = entry.newer  # None: begin again at the oldest
-        if entry.newer is None:
-            self._newest = entry.older
-        else:
-            entry.newer.older = entry.older
-        if entry.older is None:
-            self._oldest = entry.newer
-        else:
-            entry.older.newer = entry.newer
-        entry.newer = entry.older = None
+        entry = self._eviction.victim(now)
+        self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
+        self.evictions += 1
 
 
 def _end(entry: Entry, at: float) -> None:
     entry.ended_at = min(entry.ended_at, at)
-    entry.plain_until = -math.inf
+    entry.plain_until = NEVER

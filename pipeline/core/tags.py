@@ -14,6 +14,9 @@ only makes the tree deeper than need be.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)  # anything but a set
 
 
 def above(tag: str) -> tuple[str, ...]:
@@ -26,62 +29,85 @@ def above(tag: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-class TagIndex:
-    """Which keys are filed under which tags."""
+class TagIndex(Generic[T]):
+    """Which items are filed under which tags.
+
+    Most tags have one item only, so a set is made for the second one: an empty set is 216 bytes.
+    """
 
     def __init__(self) -> None:
-        self._exact: dict[str, set[Hashable]] = {}
-        self._below: dict[str, set[Hashable]] = {}  # tag -> keys that have a tag below it
+        self._exact: dict[str, T | set[T]] = {}
+        self._below: dict[str, T | set[T]] = {}  # tag -> items that have a tag below it
 
-    def add(self, key: Hashable, tags: Iterable[str]) -> None:
+    def add(self, item: T, tags: Iterable[str]) -> None:
         for tag in tags:
-            self._exact.setdefault(tag, set()).add(key)
-            for upper in above(tag):
-                self._below.setdefault(upper, set()).add(key)
+            _file(self._exact, tag, item)
+            if ":" in tag:
+                for upper in above(tag):
+                    _file(self._below, upper, item)
 
-    def remove(self, key: Hashable, tags: Iterable[str]) -> None:
+    def remove(self, item: T, tags: Iterable[str]) -> None:
         """Undo `add`; the tags must be those that were given to it."""
         for tag in tags:
-            _take(self._exact, tag, key)
-            for upper in above(tag):
-                _take(self._below, upper, key)
+            _take(self._exact, tag, item)
+            if ":" in tag:
+                for upper in above(tag):
+                    _take(self._below, upper, item)
 
-    def touched(self, tag: str) -> set[Hashable]:
-        """The keys that a change of `tag` touches; a new set."""
-        keys = set(self._exact.get(tag, ()))
-        keys.update(self._below.get(tag, ()))
+    def touched(self, tag: str) -> set[T]:
+        """The items that a change of `tag` touches; a new set."""
+        items: set[T] = set()
+        _gather(items, self._exact.get(tag))
+        _gather(items, self._below.get(tag))
         for upper in above(tag):
-            keys.update(self._exact.get(upper, ()))
-        return keys
+            _gather(items, self._exact.get(upper))
+        return items
 
-    def starting(self, prefix: str) -> set[Hashable]:
-        """The keys that a change of every tag that begins with `prefix` touches; a new set.
+    def starting(self, prefix: str) -> set[T]:
+        """The items that a change of every tag that begins with `prefix` touches; a new set.
 
         Looks at each tag, unless the prefix ends with a colon.
         """
+        items: set[T] = set()
         if prefix.endswith(":"):
-            keys = set(self._below.get(prefix[:-1], ()))
+            _gather(items, self._below.get(prefix[:-1]))
         else:
-            keys = set()
             for tag, filed in self._exact.items():
                 if tag.startswith(prefix):
-                    keys |= filed
+                    _gather(items, filed)
         for upper in above(prefix):
-            keys.update(self._exact.get(upper, ()))
-        return keys
+            _gather(items, self._exact.get(upper))
+        return items
 
     def clear(self) -> None:
-        self._exact.clear()
-        self._below.clear()
+        self._exact = {}
+        self._below = {}
 
     def __len__(self) -> int:
         """How many tags have something filed under them or below them."""
         return len(self._exact.keys() | self._below.keys())
 
 
-def _take(table: dict[str, set[Hashable]], tag: str, key: Hashable) -> None:
-    keys = table.get(tag)
-    if keys is not None:  # two tags of one key may share what is above them
-        keys.discard(key)
-        if not keys:
+def _file(table: dict[str, T | set[T]], tag: str, item: T) -> None:
+    filed = table.setdefault(tag, item)
+    if isinstance(filed, set):
+        filed.add(item)
+    elif filed != item:
+        table[tag] = {filed, item}
+
+
+def _take(table: dict[str, T | set[T]], tag: str, item: T) -> None:
+    filed = table.get(tag)
+    if isinstance(filed, set):
+        filed.discard(item)
+        if not filed:
             del table[tag]
+    elif filed == item:  # two tags of one item may share what is above them
+        del table[tag]
+
+
+def _gather(items: set[T], filed: T | set[T] | None) -> None:
+    if isinstance(filed, set):
+        items |= filed
+    elif filed is not None:
+        items.add(filed)

@@ -139,15 +139,22 @@ def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def key_spares_table(patch: pytest.MonkeyPatch) -> None:
     """A change of one row does not touch what depends on the whole table."""
-    patch.setattr(TagIndex, "touched", lambda self, tag: self._exact.get(tag, set()) | self._below.get(tag, set()))
+    original = TagIndex.touched
+
+    def touched(self: TagIndex[Any], tag: str) -> set[Any]:
+        return {
+            entry for entry in original(self, tag) if any(f"{one}:".startswith(f"{tag}:") for one in entry.tags)
+        }
+
+    patch.setattr(TagIndex, "touched", touched)
 
 
 def table_spares_keys(patch: pytest.MonkeyPatch) -> None:
     """A change of unknown extent does not touch what depends on one row."""
     original = TagIndex.touched
 
-    def touched(self: TagIndex, tag: str) -> set[Any]:
-        return original(self, tag) - self._below.get(tag, set())
+    def touched(self: TagIndex[Any], tag: str) -> set[Any]:
+        return {entry for entry in original(self, tag) if not any(one.startswith(f"{tag}:") for one in entry.tags)}
 
     patch.setattr(TagIndex, "touched", touched)
 

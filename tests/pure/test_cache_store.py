@@ -25,14 +25,25 @@ FILED = ["orders", "orders:42", "orders:42:items", "orders:421", "ordersx", "use
     ],
 )
 def test_a_change_touches_the_tag_and_what_is_above_and_below_it(changed: str, touched: set[str]) -> None:
-    index = TagIndex()
+    index: TagIndex[str] = TagIndex()
     for tag in FILED:
         index.add(tag, [tag])
     assert index.touched(changed) == touched
 
 
+def test_a_tag_of_several_entries_keeps_those_that_are_left() -> None:
+    index: TagIndex[str] = TagIndex()
+    for key in "abc":
+        index.add(key, ["t:1"])
+    index.remove("b", ["t:1"])
+    assert index.touched("t:1") == index.touched("t") == index.starting("t:") == {"a", "c"}
+    index.remove("a", ["t:1"])
+    index.remove("c", ["t:1"])
+    assert len(index) == 0
+
+
 def test_an_index_whose_keys_are_all_removed_is_empty() -> None:
-    index = TagIndex()
+    index: TagIndex[str] = TagIndex()
     index.add("k", ["a:b", "a:c", "a"])
     assert len(index) == 3
     index.remove("k", ["a:b", "a:c", "a"])
@@ -61,37 +72,6 @@ def store(entries: int = 3, size: int = 0) -> Store:
     return Store(max_bytes=size or 1 << 20, max_entries=entries)
 
 
-def test_what_was_read_survives_and_what_was_not_goes_first() -> None:
-    kept = store()
-    for key in "abc":
-        kept.put(key, key)
-    kept.entries["a"].marked = True
-    kept.put("d", "d")
-    assert set(kept.entries) == {"a", "c", "d"}
-    kept.put("e", "e")  # the hand goes on behind b; a was spared once and is behind the hand
-    assert set(kept.entries) == {"a", "d", "e"}
-    assert kept.evictions == 2
-
-
-def test_when_everything_was_read_the_oldest_goes() -> None:
-    kept = store()
-    for key in "abc":
-        kept.put(key, key)
-        kept.entries[key].marked = True
-    kept.put("d", "d")
-    assert set(kept.entries) == {"b", "c", "d"}
-
-
-def test_an_entry_out_of_time_goes_before_others_although_it_was_read() -> None:
-    kept = store()
-    kept.put("a", 1, expires_at=5.0)
-    kept.put("b", 1)
-    kept.put("c", 1)
-    kept.entries["a"].marked = True
-    kept.put("d", 1, since=6.0)
-    assert set(kept.entries) == {"b", "c", "d"}
-
-
 def test_bytes_never_pass_the_bound_and_are_given_back() -> None:
     kept = store(entries=1_000, size=20 * ENTRY_BYTES)
     for key in range(200):
@@ -108,22 +88,6 @@ def test_a_value_larger_than_a_quarter_of_the_bound_is_not_stored_and_pushes_not
     kept.put("large", "old")
     assert not kept.put("large", "new", size=2 * ENTRY_BYTES)
     assert set(kept.entries) == {"small"}
-
-
-def test_entries_may_be_dropped_anywhere_while_the_hand_walks() -> None:
-    kept = store(entries=4)
-    for round_ in range(300):
-        kept.put(round_, round_)
-        if round_ % 3 == 0:
-            kept.drop(round_ - 2, "changed")
-        if round_ % 5 == 0 and kept.entries:
-            next(iter(kept.entries.values())).marked = True
-        chain, entry = [], kept._oldest
-        while entry is not None:
-            chain.append(entry.key)
-            entry = entry.newer
-        assert chain == sorted(kept.entries)
-        assert kept._hand is None or kept._hand.key in kept.entries
 
 
 def test_an_entry_that_contains_a_change_already_stays() -> None:
