@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.core import fill
-from pipeline.core.cache import CacheCore
+from pipeline.core.cache import CacheCore, Offer
+from pipeline.core.cache_policy import Policy
 from pipeline.core.fill import Fence, Flight, Verdict
 from pipeline.core.freshness import Freshness, Probe
 from pipeline.core.snapshot import Snapshot
@@ -187,6 +188,63 @@ def old_reads_shared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CacheCore, "may_share", may_share)
 
 
+def prefix_spares_loads(patch: pytest.MonkeyPatch) -> None:
+    """An invalidation of a prefix is not held against loads."""
+    patch.setattr(Fence, "note_prefix", lambda self, prefix, xid: None)
+
+
+def prefix_spares_entries(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, "end_prefixed", lambda self, prefix, xid, at, now: 0)
+
+
+def changed_served_as_good(patch: pytest.MonkeyPatch) -> None:
+    """What is kept for those who take it stale is not flagged."""
+    original = CacheCore.offer
+
+    def offer(self: CacheCore, key: Any, now: float, policy: Policy) -> Offer | None:
+        found = original(self, key, now, policy)
+        return None if found is None else found._replace(stale=False)
+
+    patch.setattr(CacheCore, "offer", offer)
+
+
+def stale_since_delivery(patch: pytest.MonkeyPatch) -> None:
+    """The time for which a value may be stale begins when the change is delivered, however late that is."""
+    original = Store._end_all
+    patch.setattr(
+        Store, "_end_all", lambda self, keys, xid, at, now, why: original(self, keys, xid, now, now, why)
+    )
+
+
+def stale_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """While nothing is proved, a value counts as good for as long as no change of it is delivered."""
+    original = CacheCore.offer
+
+    def offer(self: CacheCore, key: Any, now: float, policy: Policy) -> Offer | None:
+        proved, self.freshness.valid_until = self.freshness.valid_until, max(now, self.freshness.valid_until)
+        found = original(self, key, now, policy)
+        self.freshness.valid_until = proved
+        return found and found._replace(stale=now > proved)
+
+    patch.setattr(CacheCore, "offer", offer)
+
+
+def stale_for_everybody(patch: pytest.MonkeyPatch) -> None:
+    """What one request took stale, every other one gets, too."""
+    original = CacheCore.offer
+
+    def offer(self: CacheCore, key: Any, now: float, policy: Policy) -> Offer | None:
+        entry = self.store.entries.get(key)
+        return original(self, key, now, entry.policy if entry else policy)
+
+    patch.setattr(CacheCore, "offer", offer)
+
+
+def flush_counts_stale_from_itself(patch: pytest.MonkeyPatch) -> None:
+    original = Store.end_every
+    patch.setattr(Store, "end_every", lambda self, at, now, cause: original(self, now, now, cause))
+
+
 BUGS: list[Callable[[pytest.MonkeyPatch], None]] = [
     fence_off,
     join_after_detach,
@@ -208,4 +266,11 @@ BUGS: list[Callable[[pytest.MonkeyPatch], None]] = [
     old_load_joined_without_proof,
     late_tags_shared,
     old_reads_shared,
+    prefix_spares_loads,
+    prefix_spares_entries,
+    changed_served_as_good,
+    stale_since_delivery,
+    stale_without_proof,
+    stale_for_everybody,
+    flush_counts_stale_from_itself,
 ]

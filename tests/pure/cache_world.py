@@ -3,7 +3,7 @@ promise.
 
 Time stands still unless `pass_time` is called. A value is the set of transactions that its reader saw, so
 that whatever is served can be judged against the true history. A transaction is accounted for once the
-cache has heard of it, or of a gap that swallowed it.
+cache has heard of it, or of a gap that swallowed it. A change of `~x` is an invalidation of the prefix `x`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipeline.core import invalidation
 from pipeline.core.cache import CacheCore
+from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Flight
 from pipeline.core.freshness import Probe
@@ -23,9 +25,22 @@ ANNOUNCED: dict[str, frozenset[str] | None] = {
     "row": frozenset({"t:1"}),
     "table": frozenset({"t"}),
     "late": None,  # only its loader can tell that it depends on t:1
+    "soft": frozenset({"t:1"}),  # served stale for a while, to those who ask for it so
+    "brief": frozenset({"t:1"}),  # the same, with a time to live
+}
+SOFT = 0.8
+POLICIES = {
+    "soft": Policy(stale_while_revalidate=SOFT),
+    "brief": Policy(ttl=0.7, stale_while_revalidate=SOFT, early=1.0),
 }
 DEPENDS: dict[str, frozenset[str]] = {k: v or frozenset({"t:1"}) for k, v in ANNOUNCED.items()}
-CHANGES: list[tuple[str, tuple[str, ...] | None]] = [("t", ("1",)), ("t", ("2",)), ("t", None), ("u", None)]
+CHANGES: list[tuple[str, tuple[str, ...] | None]] = [
+    ("t", ("1",)),
+    ("t", ("2",)),
+    ("t", None),
+    ("u", None),
+    ("~t:", None),
+]
 LOADERS = ["unknown", "lower", "own", "session"]  # what a loader knows of the snapshot that it reads
 
 
@@ -69,7 +84,7 @@ class World:
         self.unpumped.clear()
         self.probes: list[tuple[float, Snapshot]] = []
         self.loads: list[Load] = []
-        self.hits = self.shared = 0
+        self.hits = self.shared = self.stale = 0
 
     # -- the database
 
@@ -99,7 +114,7 @@ class World:
         xids, self.unpumped = self.unpumped, []
         if backwards:  # within a round the order of transactions tells nothing
             xids.reverse()
-        events = [Event(xid, name, "u", keys) for xid in xids for name, keys in self.committed[xid][1]]
+        events = [event(xid, name, keys) for xid in xids for name, keys in self.committed[xid][1]]
         if events:
             self.wire.append((events, None))
         self.wire.append(([], self.look().snapshot))
@@ -141,11 +156,20 @@ class World:
 
     # -- requests
 
-    def request(self, key: str, kind: str, session: View) -> None:
+    def request(self, key: str, kind: str, session: View, *, strict: bool = False) -> None:
+        policy = PLAIN if strict else POLICIES.get(key, PLAIN)
         entry = self.core.read(key, self.now)
         if entry is not None:
             self.hits += 1
             self.judge(key, entry.value, self.now, "a hit")
+            return
+        offer = self.core.offer(key, self.now, policy)
+        if offer is not None and offer.stale:
+            self.stale += 1
+            self.judge(key, offer.entry.value, self.now - policy.stale_while_revalidate, "a stale hit")
+            return
+        if offer is not None:
+            self.judge(key, offer.entry.value, self.now, "an offered hit")
             return
         current = next((load for load in reversed(self.loads) if load.flight.key == key), None)
         if current is not None and self.core.may_join(current.flight, self.now):
@@ -174,7 +198,14 @@ class World:
         assert load.view is not None
         snapshot = {"unknown": None, "lower": load.lower}.get(load.kind, load.view.snapshot)
         key = str(load.flight.key)
-        verdict = self.core.finish(load.flight, load.view.seen, snapshot=snapshot, tags=DEPENDS[key], now=self.now)
+        verdict = self.core.finish(
+            load.flight,
+            load.view.seen,
+            snapshot=snapshot,
+            tags=DEPENDS[key],
+            policy=POLICIES.get(key, PLAIN),
+            now=self.now,
+        )
         for joined, arrived, heard in load.joiners:
             # with nothing proved, an old transaction cannot be told from a new one: the loader must read afresh
             knowable = heard is not None or load.kind != "session"
@@ -187,6 +218,8 @@ class World:
     def check(self) -> None:
         """What must hold at every moment, so that the promise holds whenever somebody asks."""
         for key, entry in self.core.store.entries.items():
+            if entry.ended_at < math.inf:
+                continue
             self.judge(str(key), entry.value, -math.inf, "an entry", frozenset(self.accounted))
         for xid, (when, _changes) in self.committed.items():
             if when < self.core.freshness.valid_until - STALE and xid not in self.accounted:
@@ -205,10 +238,18 @@ class World:
         World.now_of_all = self.now
 
 
+def event(xid: int, name: str, keys: tuple[str, ...] | None) -> Event:
+    if name.startswith("~"):
+        return Event(xid, invalidation.CHANNEL, "e", payload=f'{{"prefix": "{name[1:]}"}}')
+    return Event(xid, name, "u", keys)
+
+
 def touches(changes: list[tuple[str, tuple[str, ...] | None]], tags: frozenset[str]) -> bool:
     """The meaning of tags, written a second time."""
     for name, keys in changes:
         for tag in tags:
+            if name.startswith("~") and (tag.startswith(name[1:]) or name.startswith(f"~{tag}:")):
+                return True
             table, _, key = tag.partition(":")
             if table == name and (keys is None or not key or key in keys):
                 return True

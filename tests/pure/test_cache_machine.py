@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.pure.cache_bugs import BUGS
-from tests.pure.cache_world import ANNOUNCED, CHANGES, LOADERS, STALE, World
+from tests.pure.cache_world import ANNOUNCED, CHANGES, LOADERS, POLICIES, STALE, World
 
 picks = st.integers(0, 7)
 changes = st.lists(st.sampled_from(CHANGES), min_size=1, max_size=2)
@@ -51,7 +51,10 @@ class CacheMachine(RuleBasedStateMachine):
         """
         self.write([change])
         name, keys = change
-        self.world.core.change(name if keys is None else f"{name}:{keys[0]}", None, self.world.now)
+        if name.startswith("~"):
+            self.world.core.change_prefix(name[1:], None, self.world.now)
+        else:
+            self.world.core.change(name if keys is None else f"{name}:{keys[0]}", None, self.world.now)
         self.load_at_once(key, "own", 0)
         self.write([change])
 
@@ -98,9 +101,43 @@ class CacheMachine(RuleBasedStateMachine):
     def open_session(self) -> None:
         self.world.sessions.append(self.world.look())
 
-    @rule(key=st.sampled_from(sorted(ANNOUNCED)), kind=st.sampled_from(LOADERS), pick=picks)
-    def request(self, key: str, kind: str, pick: int) -> None:
-        self.world.request(key, kind, self.world.sessions[pick % len(self.world.sessions)])
+    @rule(
+        key=st.sampled_from(sorted(ANNOUNCED)),
+        kind=st.sampled_from(LOADERS),
+        pick=picks,
+        strict=st.sampled_from([False, False, True]),
+    )
+    def request(self, key: str, kind: str, pick: int, strict: bool = False) -> None:
+        self.world.request(key, kind, self.world.sessions[pick % len(self.world.sessions)], strict=strict)
+
+    @rule(
+        key=st.sampled_from(sorted(POLICIES)),
+        change=st.sampled_from(CHANGES),
+        late=st.sampled_from([0.0, 0.5, 1.5]),
+        pause=st.sampled_from([0.1, 0.6, 0.9]),
+        fate=st.sampled_from(["delivered", "lost", "not yet"]),
+        proved=st.booleans(),
+        strict=st.booleans(),
+    )
+    def goes_stale(
+        self, *, key: str, change: Any, late: float, pause: float, fate: str, proved: bool, strict: bool
+    ) -> None:
+        """A value that may be served stale changes, the change is late, and somebody asks after a while."""
+        self.prove()
+        self.load_at_once(key, "own", 0)
+        self.write([change])
+        self.world.pass_time(late)
+        if fate != "not yet":
+            self.world.pump()
+        if fate == "lost":
+            self.world.gap(epoch=False)
+            self.world.pump()
+        while self.world.wire:
+            self.world.deliver()
+        if proved and fate != "not yet":
+            self.prove()
+        self.world.pass_time(pause)
+        self.request(key, "unknown", 0, strict)
 
     @precondition(lambda self: self.world.loads)
     @rule(pick=picks, lower=st.booleans())
