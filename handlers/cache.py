@@ -278,11 +278,11 @@ def cached_by(
     find: Callable[[], Cache | None], *, tags: Tags, key: Callable[..., Hashable] | None, options: Options
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
     """Cache what an async function returns in the cache that `find` gives at each call; None: call it."""
-    Policy.of(options, "checked")
+    Policy.of(options, "", own=True)
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         call = Call(function, tag_set(tags), key)
-        policy = Policy.of(options, call.name)
+        policy = Policy.of(options, call.name, own=True)
 
         async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
             cache = find()

@@ -62,10 +62,10 @@ class Policy(msgspec.Struct, frozen=True):
     copy: Copy = "share"
 
     @classmethod
-    def of(cls, options: Options, namespace: str | None = None) -> Policy:
+    def of(cls, options: Options, namespace: str, *, own: bool = False) -> Policy:
         """Raises UsageError for an option that does not exist or makes no sense.
 
-        namespace: the one where the options name none.
+        namespace: the one where the options name none. own: it is the caller's alone, so that bounds hold for it.
         """
         unknown = options.keys() - set(cls.__struct_fields__)
         if unknown:
@@ -92,6 +92,9 @@ class Policy(msgspec.Struct, frozen=True):
             raise UsageError(f"early={policy.early} cannot be meant", hint="0 is off, 1.0 is usual.")
         if policy.copy not in ("share", "deep"):
             raise UsageError(f"copy={policy.copy!r} cannot be meant", hint='It is "share" or "deep".')
+        bounded = policy.max_bytes is not None or policy.max_entries is not None
+        if bounded and not own and not options.get("namespace"):
+            raise UsageError("bounds without a namespace would hold for all others, too", hint="Add namespace=...")
         return policy
 
     @property
