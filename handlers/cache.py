@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeAlias, TypeVar, Unpack
 
 import structlog
+from msgspec import structs
 
 from handlers.cache_keys import Call
 from handlers.cache_loads import Loads
@@ -283,6 +284,13 @@ def cached_by(
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         call = Call(function, tag_set(tags), key)
         policy = Policy.of(options, call.name, own=True)
+        if not call.has_name and not options.get("namespace"):
+            if policy.shared:
+                raise UsageError(
+                    f"{call.name} has no name that other processes would know, so they cannot share its values",
+                    hint="Add namespace=..., or move the function to the top of a module.",
+                )
+            policy = structs.replace(policy, shared=False)
 
         async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
             cache = find()

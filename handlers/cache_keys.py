@@ -19,7 +19,7 @@ _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEY
 
 class Call:
     """One async function that is cached. templates: tags over its arguments; None when its result tells
-    them.
+    them. has_name: it has the same name in every process, and no other function has it.
     """
 
     def __init__(
@@ -29,7 +29,9 @@ class Call:
         key: Callable[..., Hashable] | None = None,
     ) -> None:
         name = getattr(function, "__qualname__", repr(function))
-        self.name = f"{getattr(function, '__module__', '')}.{name}"
+        module = getattr(function, "__module__", "")
+        self.name = f"{module}.{name}"
+        self.has_name = module != "__main__" and "<locals>" not in name
         if not inspect.iscoroutinefunction(function):
             raise UsageError(f"{name} is not an async function", hint="Make it async.")
         self._function = function

@@ -75,23 +75,26 @@ def stable_key(namespace: str, frozen: Hashable) -> bytes:
 
 
 def _canonical(frozen: Any) -> bytes:
-    """Unambiguous: a letter for the kind, then what it holds with its length."""
-    if frozen is None:
-        return b"n"
-    if isinstance(frozen, tuple):
-        parts, letter = [_canonical(part) for part in frozen], b"t"
-    elif isinstance(frozen, frozenset):
-        parts, letter = sorted(map(_canonical, frozen)), b"s"
-    elif isinstance(frozen, type) or callable(frozen):
-        parts, letter = [f"{frozen.__module__}.{frozen.__qualname__}".encode()], b"k"
-    elif isinstance(frozen, bytes):
-        parts, letter = [frozen], b"b"
-    elif isinstance(frozen, (str, int, float)):
-        parts, letter = [str(frozen).encode("utf-8", "surrogatepass")], type(frozen).__name__.encode()
+    """Unambiguous: the kind, then what it holds with its lengths."""
+    kind = type(frozen)
+    if kind is str:
+        parts = [frozen.encode("utf-8", "surrogatepass")]
+    elif kind is bytes:
+        parts = [frozen]
+    elif kind in _SCALARS:
+        parts = [repr(frozen).encode()]
+    elif kind is tuple:
+        parts = [_canonical(part) for part in frozen]
+    elif kind is frozenset:
+        parts = sorted(map(_canonical, frozen))
+    elif (name := getattr(frozen, "__qualname__", None)) is not None:
+        kind, parts = type, [f"{frozen.__module__}.{name}".encode()]
     else:
         return _canonical(freeze(frozen))
-    return b"%b%d[%b]" % (letter, len(parts), b"".join(b"%d:%b" % (len(part), part) for part in parts))
+    return b"%b%d[%b]" % (kind.__name__.encode(), len(parts), b"".join(b"%d:%b" % (len(p), p) for p in parts))
 
+
+_SCALARS = frozenset({int, float, bool, type(None)})
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")

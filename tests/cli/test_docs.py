@@ -13,11 +13,13 @@ import asyncpg
 import pytest
 
 import pipeline
+from pipeline.core.cache_policy import Options, Policy
 from pipeline.definition import TaskOptions
 from pipeline.registry import Registry, load
 from tests.cli.conftest import ROOT, clean_environment
 
 DOCS = ROOT / "docs"
+WORDS = ("none", "as `ttl", "see below", "as configured")  # for None, which means something else for each option
 PRINTED = [
     ("python.md", 0, "job 1\n"),
     ("python.md", 1, "job 1\njob 2\n"),
@@ -107,6 +109,19 @@ def test_the_python_page_names_every_option_of_a_task_with_its_default() -> None
         if isinstance(value, float) else str(value)
         for name in plain
     }  # fmt: skip
+
+
+def test_the_cache_page_names_every_option_with_its_default() -> None:
+    table = (DOCS / "cache.md").read_text(encoding="utf-8").partition("## Options")[2].partition("## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines() if line[:1] == "|"
+    ]
+    told = {name.strip("` "): row[1] for row in rows[2:] for name in row[0].split(",")}
+    assert sorted(told) == sorted(Options.__annotations__) == sorted(Policy.__struct_fields__)
+    plain = Policy()
+    for name, default in told.items():
+        value = getattr(plain, name)
+        assert default.strip('`"') in (f"{value:g}" if isinstance(value, float) else str(value), *WORDS), name
 
 
 def test_the_python_page_names_every_public_name() -> None:

@@ -215,6 +215,8 @@ async def test_mistakes_in_a_cached_function_are_told_at_once(cache: Cache) -> N
         cache.cached(tags="orders")(plain)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="time to live"):
         cache.cached(tags="orders", ttl="soon")
+    with pytest.raises(UsageError, match="no name that other processes would know"):
+        cache.cached(tags="orders", shared=True)(order)
     found = cache.cached(tags="orders:{order_id}", key=lambda order_id: "same")(order)
     assert await found(object()) is not None  # type: ignore[arg-type]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from itertools import combinations
@@ -13,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.core.cachekey import estimate_bytes, freeze, seconds
+from pipeline.core.cachekey import estimate_bytes, freeze, seconds, stable_key
 from pipeline.errors import UsageError
 
 
@@ -58,6 +60,39 @@ def test_arguments_that_may_give_different_results_have_different_keys() -> None
 def test_equal_arguments_have_equal_keys_in_whatever_order_they_are_written(one: Any, other: Any) -> None:
     assert freeze(one) == freeze(other)
     assert hash(freeze(one)) == hash(freeze(other))
+
+
+def test_a_stable_key_is_the_same_in_every_run_whatever_the_order_of_sets_and_dicts() -> None:
+    code = (
+        "from pipeline.core.cachekey import freeze, stable_key\n"
+        "value = {'b': {'x', 'y', 'z'}, 'a': [1, None, 2.5, b'q', True]}\n"
+        "print(stable_key('n', (stable_key, freeze(value))).hex())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    value = {"a": [1, None, 2.5, b"q", True], "b": {"z", "y", "x"}}
+    assert told == {f"{stable_key('n', (stable_key, freeze(value))).hex()}\n".encode()}
+
+
+def test_different_keys_have_different_stable_keys() -> None:
+    values: list[Any] = [
+        1, "1", 1.0, True, None, "", b"", b"1", "None", (), ((),), [], {}, set(), (1, 2), (12,), ("1", "2"),
+        ("12",), ("a", ("b",)), (("a",), "b"), {"a": 1}, {("a", 1)}, [("a", 1)], "é", "e\u0301", "\ud800",
+        date(2026, 1, 1), "2026-01-01", Decimal("1"), Decimal("1.0"), Colour.RED, "RED",
+        Spot([1]), stable_key, freeze,
+    ]  # fmt: skip
+    keys = {stable_key("n", value if callable(value) else freeze(value)) for value in values}
+    assert len(keys) == len(values)
+    assert stable_key("n", 1) != stable_key("m", 1)
+    assert stable_key("a", ("b", 1)) != stable_key("ab", (1,))
+    assert stable_key("n", (Colour.RED,)) == stable_key("n", (freeze(Colour.RED),))
 
 
 def test_an_object_without_a_plain_value_is_refused_with_a_hint() -> None:
