@@ -1108,8 +1108,7 @@ begin
         run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
         and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
         and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
-        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500
-        and (pg_column_size(args) <= 4096 or octet_length(args::text) <= pipeline.most_bytes()),
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500 and pg_column_size(args) <= 4096,
         exists (
             select from pipeline.lane l
             where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)
@@ -1282,7 +1281,9 @@ declare
     v_args jsonb := p_args;
     v_id bigint;
 begin
-    perform pipeline.refuse_unique(p_task, p_unique, p_for, p_states, p_on_clash);
+    if p_states is not null or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge') or length(p_unique) > 500 then
+        perform pipeline.refuse_unique(p_task, p_unique, p_for, p_states, p_on_clash);
+    end if;
     loop
         insert into pipeline.job_unique (key, job) values (p_unique, 0) on conflict do nothing;
         select * into v_other from pipeline.job_unique u where u.key = p_unique for update;

@@ -47,8 +47,7 @@ begin
         run_at is null and unique_key is null and expires_at is null and t.key is null and t.unique_by is null
         and t.expires is null and task <> '' and jsonb_typeof(args) = 'object' and queue <> '' is not false and length(queue) <= 200 is not false
         and priority between -32768 and 32767 is not false and max_attempts >= 1 is not false
-        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500
-        and (pg_column_size(args) <= 4096 or octet_length(args::text) <= pipeline.most_bytes()),
+        and timeout > '0' is not false and length(key) <= 200 is not false and length(task) <= 500 and pg_column_size(args) <= 4096,
         exists (
             select from pipeline.lane l
             where l.queue = coalesce(queue, t.queue, 'default') and l.priority = coalesce(priority, t.priority, 0)

@@ -18,7 +18,9 @@ declare
     v_args jsonb := p_args;
     v_id bigint;
 begin
-    perform pipeline.refuse_unique(p_task, p_unique, p_for, p_states, p_on_clash);
+    if p_states is not null or p_on_clash not in ('skip', 'replace', 'reschedule', 'merge') or length(p_unique) > 500 then
+        perform pipeline.refuse_unique(p_task, p_unique, p_for, p_states, p_on_clash);
+    end if;
     loop
         insert into pipeline.job_unique (key, job) values (p_unique, 0) on conflict do nothing;
         select * into v_other from pipeline.job_unique u where u.key = p_unique for update;
