@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
-    from pipeline.app.caching import cache, cached, loader
+    from pipeline.app.caching import cache, cached, http_cache, loader
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
@@ -50,6 +50,7 @@ __all__ = [
     "enqueue",
     "enqueue_in",
     "export",
+    "http_cache",
     "loader",
     "middleware",
     "on",
@@ -61,6 +62,7 @@ _HOMES = {
     "connect": "pipeline.app",
     "cache": "pipeline.app.caching",
     "cached": "pipeline.app.caching",
+    "http_cache": "pipeline.app.caching",
     "loader": "pipeline.app.caching",
     "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",

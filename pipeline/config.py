@@ -73,6 +73,11 @@ def _texts(value: Any) -> Any:
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
+def _lines(value: Any) -> Any:
+    """Values apart by line breaks, as variables hold them."""
+    return [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
+
+
 class Section(BaseModel):
     """One table of the file."""
 
@@ -149,6 +154,24 @@ class Alerts(Section):
     webhook_secret: Secret | None = Field(default=None, description="Key that signs each post (HMAC-SHA256).")
 
 
+class Purge(Section):
+    url: Secret | None = Field(
+        default=None,
+        description="Where a CDN, or another cache in front, is told what has changed. Unset: nobody is told.",
+    )
+    headers: Annotated[tuple[Secret, ...], BeforeValidator(_lines)] = Field(
+        default=(),
+        description="Headers to send along, each as `Name: value`, for instance with a credential. In a variable: "
+        "separated by line breaks.",
+    )
+    tags_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header that takes the tags, apart by spaces, as `Surrogate-Key`. Unset: the body is "
+        '`{"tags": [...]}`.',
+    )
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least that is logged."
@@ -192,6 +215,7 @@ class Config(BaseSettings):
     jobs: Jobs = Jobs()
     cache: Cache = Cache()
     alerts: Alerts = Alerts()
+    purge: Purge = Purge()
     log: Log = Log()
     feed: Feed = Feed()
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
 from handlers.cache import Cache, Tags, cached_by
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.loader import Loader, LoadMany
-from pipeline.core.cache_policy import Options
+from pipeline.core.cache_policy import Options, Span
+from pipeline.core.cachekey import seconds
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -98,3 +102,26 @@ def loader(
     May be made before any client is open.
     """
     return Loader(current, source, key=key, columns=columns, many=many, tags=tags, options=options)
+
+
+def http_cache(
+    *,
+    max_age: Span = 0,
+    shared_max_age: Span | None = None,
+    stale_while_revalidate: Span = 0,
+    stale_if_error: Span = 0,
+) -> Middleware:
+    """Middleware for an aiohttp application: ETag, 304, Cache-Control and Cache-Groups from what was read.
+
+    max_age: how long a browser may keep a response without asking. shared_max_age: the same for shared caches;
+    None: they may not keep it. stale_...: as of RFC 5861. Whatever the handler set itself stays.
+    """
+    from pipeline.web import http_cache as web  # noqa: PLC0415 - aiohttp is heavy
+
+    lifetime = web.Lifetime(
+        max_age=seconds(max_age) or 0,
+        shared_max_age=seconds(shared_max_age),
+        stale_while_revalidate=seconds(stale_while_revalidate) or 0,
+        stale_if_error=seconds(stale_if_error) or 0,
+    )
+    return web.http_cache(reads, lifetime)

@@ -18,6 +18,7 @@ from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
 from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
+from handlers.purge import QUEUE, PurgeConsumer, Purger, Receiver
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.workflows import WorkflowResolver
@@ -27,6 +28,7 @@ from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
 from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.config import Config
+from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
@@ -37,6 +39,7 @@ from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.workflows import WorkflowStore
+from pipeline.errors import ConfigError
 from pipeline.feed.consumers import Consumers
 from pipeline.feed.follower import Follower
 from pipeline.feed.pump import Pump
@@ -67,12 +70,17 @@ class Daemon:
         self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
         add_builtin(registry, self.database, config.jobs)
+        queues = dict(config.jobs.queues)
+        receiver = receiver_of(config)
+        if receiver is not None:
+            Purger(receiver, self.poster.post).add_to(registry)
+            queues.setdefault(QUEUE, 1)
         store = JobStore(self.job_database, registry=registry, sealer=sealer_of(config))
         self.job_calls = jobs.Jobs(store)
         self.jobs = JobWorker(
             store,
             registry,
-            config.jobs.queues,
+            queues,
             total=config.jobs.total,
             modules=config.imports,
             drain_seconds=config.jobs.drain_seconds,
@@ -80,8 +88,10 @@ class Daemon:
         self.workflows = WorkflowResolver(WorkflowStore(self.job_database), self.jobs.wake)
         store.when_ended = self.workflows.wake
         self.schedule = Scheduler(ScheduleStore(self.database), registry)
-        users = [UserConsumer(consumer) for consumer in registry.consumers]
-        self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *users])
+        others: list[EventConsumer] = [UserConsumer(consumer) for consumer in registry.consumers]
+        if receiver is not None:
+            others.append(PurgeConsumer(self.job_calls.enqueue))
+        self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)
         changes = ChangeStreams(FeedStore(self.database).replay)
@@ -204,6 +214,19 @@ def sinks(config: Config, poster: Poster) -> list[Sink]:
             )
         )
     return chosen
+
+
+def receiver_of(config: Config) -> Receiver | None:
+    """Whom to tell what has changed. Raises ConfigError for a header that is none."""
+    if config.purge.url is None:
+        return None
+    headers = {}
+    for secret in config.purge.headers:
+        name, colon, value = secret.get_secret_value().partition(":")
+        if not colon or not name.strip():
+            raise ConfigError("one of purge.headers is no header", hint="Write each as Name: value.")
+        headers[name.strip()] = value.strip()
+    return Receiver(config.purge.url.get_secret_value(), headers, config.purge.tags_header)
 
 
 def tokens(config: Config) -> Tokens | None:
