@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import hdrs, web
 
-from pipeline.core.events import Batch, decode
+from pipeline.core import invalidation
+from pipeline.core.events import Batch, Event, decode
 from pipeline.core.snapshot import Snapshot
 from pipeline.errors import Busy
 from pipeline.web.api import KEEP_ALIVE_SECONDS, MOST_STREAMS, RETRY_MS, event_frame, open_event_stream
@@ -34,17 +35,28 @@ Replay = Callable[[int], Awaitable[Sequence[tuple[int, str]]]]
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """A batch as readers get it. changes: tag and transaction of each."""
+    """A batch as readers get it. changes: of each "tag" or "prefix", what it is, and the transaction."""
 
     epoch: str
     seq: int
     previous: int
-    changes: tuple[tuple[str, int], ...]
+    changes: tuple[tuple[str, str, int], ...]
 
     @classmethod
     def of(cls, batch: Batch) -> _Told:
-        changes = tuple((tag, event.xid) for event in batch.events for tag in event.changed())
+        changes = tuple(change for event in batch.events for change in _changes(event))
         return cls(batch.epoch, batch.seq, batch.previous, changes)
+
+
+def _changes(event: Event) -> Iterator[tuple[str, str, int]]:
+    for tag in event.changed():
+        yield "tag", tag, event.xid
+    if event.op == "e" and event.name == invalidation.CHANNEL:
+        said = invalidation.parse(event.payload) or invalidation.Invalidation()
+        for tag in said.tags:
+            yield "tag", tag, event.xid
+        if said.prefix is not None:
+            yield "prefix", said.prefix, event.xid
 
 
 class _Reader:
@@ -70,9 +82,9 @@ class _Reader:
     def frame(self, told: _Told) -> bytes:
         """The event of a batch, or nothing where it has nothing for this reader."""
         changes = [
-            {"tag": tag, "xid": xid}
-            for tag, xid in told.changes
-            if not self._tables or tag.partition(":")[0] in self._tables
+            {kind: name, "xid": xid}
+            for kind, name, xid in told.changes
+            if not self._tables or kind == "prefix" or name.partition(":")[0] in self._tables
         ]
         if not changes:
             return b""

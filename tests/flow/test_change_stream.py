@@ -165,6 +165,16 @@ async def test_numbers_that_begin_anew_in_another_epoch_are_told_all_the_same(si
         assert tags(await reader.until("changed")) == ["orders:2"]
 
 
+async def test_what_somebody_invalidates_is_told_like_a_change(site: Site) -> None:
+    async with site.reader(query="?tables=orders") as reader:
+        await reader.until("flush")
+        await site.feed.run("select pipeline.invalidate(tags => '{orders:7,item:9}')")
+        assert tags(await reader.until("changed")) == ["orders:7"]
+        await site.feed.run("select pipeline.invalidate(prefix => 'ord')")
+        (change,) = (await reader.until("changed"))["changes"]
+    assert change["prefix"] == "ord"
+
+
 async def test_a_reader_may_ask_for_some_tables_only(site: Site) -> None:
     async with site.reader(query="?tables=item,other") as reader:
         await reader.until("flush")
