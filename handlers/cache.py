@@ -112,8 +112,10 @@ class Cache:
 
         async def load() -> Loaded:
             scope = scope_of_request.get()
+            # between the look at the query and this load a definition may have changed
+            newer = await self._analyst.tags(sql, args) if self._analyst and tags is None else None
             rows, snapshot = await ((scope and scope.source) or self.source).read(sql, args)
-            return Loaded(rows, snapshot)
+            return Loaded(rows, snapshot, tuple(newer.tags) if newer else ())
 
         key = ("sql", sql, freeze(args), settings)
         if scope_of_request.get() is None:
@@ -173,16 +175,24 @@ class Cache:
         await self.invalidate(prefix="")
 
     def on_batch(self, batch: Batch) -> None:
-        unreadable = self.core.unreadable
+        unreadable, flushes = self.core.unreadable, self.core.flushes
         self.core.on_batch(batch, self._clock())
         if self.core.unreadable > unreadable:
             log.warning("an invalidation could not be read and was ignored", count=self.core.unreadable)
+        if self._analyst is not None:
+            if self.core.flushes != flushes:
+                self._analyst.forget()
+            for event in batch.events:
+                if event.op == "w":
+                    self._analyst.forget(event.name)
 
     def on_position(self, position: Snapshot) -> None:
         self.core.on_position(position, self._clock())
 
     def on_flush(self, reason: str) -> None:
         self.core.on_flush(self._clock())
+        if self._analyst is not None:
+            self._analyst.forget()
         log.info("cache emptied", reason=reason)
 
     def on_down(self, reason: str) -> None:

@@ -52,6 +52,9 @@ class Analyst(Protocol):
     async def tags(self, sql: str, args: Sequence[Any]) -> QueryTags:
         """Raises UsageError with the reason where the rows cannot be proved to depend on tags alone."""
 
+    def forget(self, tag: str | None = None) -> None:
+        """What this tag stands for has changed, or anything may have; what was found before does not count."""
+
 
 class Lookup(Protocol):
     """How rows of a table are found by one column. one: the query for a single key."""

@@ -40,6 +40,12 @@ class UsageError(PgreflexError):
     exit_status = 2
 
 
+class NotCacheable(UsageError):
+    """A query whose rows cannot be proved to depend on tags alone; the message says why."""
+
+    code = "not-cacheable"
+
+
 class ConfigError(PgreflexError):
     """A configuration that cannot be used; names the key and its source."""
 

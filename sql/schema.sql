@@ -519,6 +519,7 @@ begin
         end;
     end loop;
     perform set_config('pipeline.own_ddl', 'off', true);
+    perform pipeline.tell_schema_changes();
 end
 $$;
 
@@ -803,6 +804,15 @@ exception when others or query_canceled then
     raise;
 end
 $_$;
+
+CREATE FUNCTION pipeline.columns_numbered(p_relation oid, p_columns text[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case when p_columns is not null then coalesce(array_agg(coalesce(a.attnum, 0)::int order by c.n), '{}') end
+    from unnest(p_columns) with ordinality c (name, n)
+    left join pg_attribute a on a.attrelid = p_relation and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+$$;
 
 CREATE FUNCTION pipeline.count_ended(p_notes bigint[]) RETURNS void
     LANGUAGE sql
@@ -3239,6 +3249,91 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.tell_ddl() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if current_setting('pipeline.own_ddl', true) = 'on' then
+        return;
+    end if;
+    if tg_event = 'sql_drop' then
+        if not exists (
+            select from pg_event_trigger_dropped_objects() d
+            where not d.is_temporary and d.schema_name is distinct from 'pipeline'
+              and d.object_type not in ('index', 'trigger', 'table constraint', 'default value', 'toast table',
+                                        'statistics object', 'sequence', 'publication', 'publication relation')
+        ) then
+            return;
+        end if;
+    elsif tg_tag in ('COMMENT', 'CREATE INDEX', 'ALTER INDEX', 'REINDEX', 'CREATE STATISTICS', 'ALTER STATISTICS',
+                     'SECURITY LABEL', 'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE PUBLICATION', 'ALTER PUBLICATION',
+                     'CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION', 'REFRESH MATERIALIZED VIEW', 'ALTER SEQUENCE',
+                     'CREATE EVENT TRIGGER', 'ALTER EVENT TRIGGER')
+          or not exists (
+              select from pg_event_trigger_ddl_commands() c
+              where c.schema_name is null or c.schema_name not in ('pg_temp', 'pipeline')
+          )
+    then
+        return;
+    end if;
+    perform pipeline.write_event(null, 'w', null, 0, null, 'pipeline.ddl');
+exception when others then
+    raise warning 'pgreflex could not tell caches of this command: %', sqlerrm;
+end
+$$;
+
+CREATE FUNCTION pipeline.tell_schema_changes() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_seen text;
+begin
+    if exists (select from pg_event_trigger where evtname = 'pgreflex_tell' and evtenabled in ('A', 'O'))
+       or not exists (select from pipeline.watch)
+    then
+        return false;
+    end if;
+    select md5(string_agg(s.part || ':' || s.total, ',' order by s.part)) into v_seen from (
+        select 'class' as part, sum(hashtextextended(concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relkind, c.relrowsecurity,
+                                                     c.relnatts, c.relacl::text), 0)) as total
+        from pg_class c where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't' and c.oid >= 16384
+        union all
+        select 'proc', sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)) from pg_proc p
+        where p.oid >= 16384 and p.pronamespace <> 'pipeline'::regnamespace
+        union all
+        select 'rewrite', sum(hashtextextended(concat_ws(' ', r.oid, r.xmin), 0)) from pg_rewrite r where r.oid >= 16384
+        union all
+        select 'type', sum(hashtextextended(concat_ws(' ', t.oid, t.typname, t.typnamespace, t.typtype), 0))
+        from pg_type t where t.oid >= 16384 and t.typtype <> 'c' and t.typcategory <> 'A'
+        union all
+        select 'enum', sum(hashtextextended(concat_ws(' ', e.oid, e.xmin), 0)) from pg_enum e
+        union all
+        select 'operator', sum(hashtextextended(concat_ws(' ', o.oid, o.xmin), 0)) from pg_operator o where o.oid >= 16384
+        union all
+        select 'cast', sum(hashtextextended(concat_ws(' ', c.oid, c.xmin), 0)) from pg_cast c where c.oid >= 16384
+        union all
+        select 'schema', sum(hashtextextended(concat_ws(' ', n.oid, n.nspname, n.nspacl::text), 0))
+        from pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'
+        union all
+        select 'search', sum(hashtextextended(concat_ws(' ', m.mapcfg, m.xmin), 0)) from pg_ts_config_map m
+        union all
+        select 'inherits', sum(hashtextextended(concat_ws(' ', i.inhrelid, i.inhparent), 0)) from pg_inherits i
+        union all
+        select 'column', sum(hashtextextended(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.attisdropped), 0))
+        from pipeline.watch w, unnest(w.tree) t join pg_attribute a on a.attrelid = t where a.attnum > 0
+    ) s;
+    if exists (select from pipeline.setting s where s.name = 'schema_seen' and s.value = v_seen) then
+        return false;
+    end if;
+    insert into pipeline.setting as s (name, value) values ('schema_seen', v_seen)
+    on conflict on constraint setting_pkey do update set value = excluded.value;
+    perform pipeline.write_event(null, 'w', null, 0, null, 'pipeline.ddl');
+    return true;
+end
+$$;
+
 CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3502,6 +3597,24 @@ CREATE FUNCTION pipeline.watched() RETURNS TABLE(relation text, keys text[], col
            pipeline.watch_problem(w)
     from pipeline.watch w
     order by 1
+$$;
+
+CREATE FUNCTION pipeline.watched_over(p_relations oid[]) RETURNS TABLE(relation oid, name text, top text, tag text, keys integer[], columns integer[], problem text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with recursive up as (
+        select r as relation, r as above from unnest(p_relations) r
+        union
+        select u.relation, i.inhparent from up u join pg_inherits i on i.inhrelid = u.above
+    )
+    select
+        u.relation, pipeline.tag_of(u.relation), pipeline.tag_of(u.above), w.tag,
+        pipeline.columns_numbered(u.relation, w.keys), pipeline.columns_numbered(u.relation, w.columns),
+        case when w.id is not null then pipeline.watch_problem(w) end
+    from up u
+    left join pipeline.watch w on w.relation = u.above
+    where not exists (select from pg_inherits i where i.inhrelid = u.above)
 $$;
 
 CREATE FUNCTION pipeline.workflow_edges(p_jobs jsonb, p_names text[], p_on_failure text) RETURNS TABLE(job integer, need integer, policy text)
@@ -4794,6 +4907,8 @@ REVOKE ALL ON FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_k
 
 REVOKE ALL ON FUNCTION pipeline.close_if_full(p_gate bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.columns_numbered(p_relation oid, p_columns text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.count_ended(p_notes bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) FROM PUBLIC;
@@ -4933,6 +5048,10 @@ REVOKE ALL ON FUNCTION pipeline.sweep(p_queue text, p_limit bigint, p_worker big
 REVOKE ALL ON FUNCTION pipeline.tag_of(p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.take_over() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.tell_ddl() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.tell_schema_changes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) FROM PUBLIC;
 

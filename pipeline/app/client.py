@@ -35,6 +35,7 @@ from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.query_tags import QueryAnalyst
 from pipeline.db.rows import Lookups
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.workflows import WorkflowRun, WorkflowStore
@@ -74,6 +75,7 @@ class Client:
         self.cache = Cache(
             prober=CacheDatabase(self.database, self._probes),
             lookups=Lookups(self.database),
+            analyst=QueryAnalyst(self.database),
             max_bytes=max_bytes,
             max_staleness=max_staleness,
         )

@@ -294,8 +294,11 @@ class CacheCore:
             self.on_event(event, now)
 
     def on_event(self, event: Event, now: float) -> None:
+        # what a table's tag stands for may have changed: what was tagged before this was known may be tagged
+        # wrongly, though it was read after the change
+        xid = None if event.op == "w" else event.xid
         for tag in event.changed():
-            self.change(tag, event.xid, now)
+            self.change(tag, xid, now)
         if event.op == "e" and event.name == invalidation.CHANNEL:
             said = invalidation.parse(event.payload)
             if said is None:

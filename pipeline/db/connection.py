@@ -7,7 +7,7 @@ becomes one of ours. Knows no statement and no table.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -114,6 +114,8 @@ class Database:
         self._max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._pooler = False  # answered last
+        # looks at each new connection to a server; True: those before it are replaced at their next use
+        self.greet: Callable[[OwnConnection], Awaitable[bool]] | None = None
 
     async def open(self) -> Database:
         """Open the pool. Raises LoginFailed, DatabaseUnavailable."""
@@ -136,6 +138,13 @@ class Database:
         driver.pop("connection_class", None)
         connection = await open_connection(dsn, settings, expect_pooler=self._pooler, **driver)
         self._pooler = connection.pooled
+        if self.greet is not None and not connection.pooled:
+            try:
+                if await self.greet(connection) and self._pool is not None:
+                    await self._pool.expire_connections()
+            except BaseException:
+                connection.terminate()
+                raise
         return connection
 
     async def close(self) -> None:

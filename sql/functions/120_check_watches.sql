@@ -61,6 +61,7 @@ begin
         end;
     end loop;
     perform set_config('pipeline.own_ddl', 'off', true);
+    perform pipeline.tell_schema_changes();
 end
 $$;
 revoke execute on function pipeline.check_watches from public;
