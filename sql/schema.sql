@@ -3548,6 +3548,7 @@ begin
         where w.id = v_watch.id;
     -- what happened before this moment was not reported to anybody
     perform pipeline.write_event(v_watch.id, 'w', null, 0, null, v_watch.tag);
+    perform pipeline.tell_schema_changes();  -- so that the next check has something to compare with
     return v_watch.tag;
 end
 $$;

@@ -1,5 +1,5 @@
 -- body: the tree that Postgres made of the body of a function of this session's own
--- $1 text: the function's name
+-- $1 name: the function's name
 -- locks: none
 select p.prosqlbody::text as tree
 from pg_proc p

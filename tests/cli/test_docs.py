@@ -53,6 +53,7 @@ async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: async
     # what is internal is either closed to the public or part of how the feed and the percentiles are read
     internal = {
         "now", "fake_now", "epoch", "lineage", "enqueue_rows", "series_name", "latency_level", "watch_problem",
+        "watched_over",
     }  # fmt: skip
     rows = await sql.fetch(
         "select distinct proname from pg_proc where pronamespace = 'pipeline'::regnamespace"

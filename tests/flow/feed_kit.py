@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from pipeline.core.events import Batch, Event
+from pipeline.core.query_plan import DDL
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.connection import Database
 from pipeline.feed.consumers import Consumers
@@ -112,7 +113,7 @@ class Feed:
         await eventually(lambda: self.sink.has_mark(number), why=f"the mark {number}")
         events = self.sink.events
         fresh, self._told = events[self._told :], len(events)
-        return [event for event in fresh if event.name != MARK]
+        return [event for event in fresh if event.name not in (MARK, DDL)]
 
     async def watch(self, create: str, watch: str) -> None:
         """Create tables, watch one, and forget the event of the watch itself."""

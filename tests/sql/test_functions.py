@@ -28,7 +28,7 @@ FOR_APPLICATIONS = {
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 OPEN_PARTS = {"fake_now", "latency_level", "now", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
-FOR_FOLLOWERS = {"epoch", "lineage"}
+FOR_FOLLOWERS = {"epoch", "lineage", "watched_over"}
 READABLE = {"leader", "ring"}
 OPEN = FOR_APPLICATIONS | OPEN_PARTS | FOR_FOLLOWERS
 RUN_AS_OWNER = {
@@ -48,6 +48,8 @@ RUN_AS_OWNER = {
     "resolve_alert",
     "start_alert_rule",
     "start_workflow",
+    "tell_ddl",
+    "watched_over",
 }
 CALLS = [
     "pipeline.emit('mail.sent', '{}')",
