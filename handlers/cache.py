@@ -237,15 +237,15 @@ class Cache:
 
     def status(self) -> CacheStatus:
         """Figures of this process. hit_ratio is None until something was asked for."""
-        core, spaces = self.core, self.namespaces()
+        core, spaces = self.core, self.core.namespaces.values()
         return CacheStatus(
             entries=len(core.store.entries),
             bytes=core.store.bytes,
             max_bytes=core.store.max_bytes,
-            hits_total=sum(space.hits_total for space in spaces),
-            misses_total=sum(space.misses_total for space in spaces),
-            bypassed_total=sum(space.bypassed_total for space in spaces),
-            stale_total=sum(space.stale_total for space in spaces),
+            hits_total=sum(space.hits for space in spaces),
+            misses_total=sum(space.misses for space in spaces),
+            bypassed_total=sum(space.bypassed for space in spaces),
+            stale_total=sum(space.stale for space in spaces),
             saved_seconds_total=sum(space.saved_seconds for space in spaces),
             refused_fills_total=core.refused,
             invalidations_total=core.dropped,

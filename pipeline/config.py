@@ -139,6 +139,7 @@ class Cache(Section):
         gt=0,
         description="Memory for cached values; `64MiB` is understood.",
     )
+    max_entries: PositiveInt = Field(default=100_000, description="How many values are kept at most.")
     max_staleness_seconds: float = Field(
         default=1.0,
         gt=0,

@@ -50,10 +50,10 @@ from pipeline.runtime import Service, Supervisor
 class Client:
     """One application process's share of pgreflex; open it with `async with`, or `open` and `close`.
 
-    dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes: memory for
-    cached values. max_staleness: seconds. sinks: further listeners of the feed. pump: stand by to pump the feed
-    when no other process does. two_phase: as the setting feed.two_phase; it must be the same in every process that
-    may pump. encryption_keys: as the setting jobs.encryption_keys.
+    dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes,
+    max_entries: bounds of what is cached. max_staleness: seconds. sinks: further listeners of the feed. pump:
+    stand by to pump the feed when no other process does. two_phase: as the setting feed.two_phase;
+    it must be the same in every process that may pump. encryption_keys: as the setting jobs.encryption_keys.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Client:
         *,
         listen_dsn: str | None = None,
         max_bytes: int = 64 * 1024 * 1024,
+        max_entries: int = 100_000,
         max_staleness: float = 1.0,
         registry: Registry = default,
         sinks: tuple[FeedSink, ...] = (),
@@ -77,6 +78,7 @@ class Client:
             lookups=Lookups(self.database),
             analyst=QueryAnalyst(self.database),
             max_bytes=max_bytes,
+            max_entries=max_entries,
             max_staleness=max_staleness,
         )
         self.bulk = Bulk(self.database)
@@ -166,6 +168,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
     known: dict[str, Any] = {
         "listen_dsn": config.listen_dsn if dsn is None else None,
         "max_bytes": int(config.cache.max_bytes),  # pydantic's own kind of int has no wire form
+        "max_entries": config.cache.max_entries,
         "max_staleness": config.cache.max_staleness_seconds,
         "two_phase": config.feed.two_phase,
         "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],

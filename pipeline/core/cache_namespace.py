@@ -87,8 +87,17 @@ class Namespace:
         if not hits % SAMPLED:
             self.sketch.add(key)
 
+    @property
+    def mean_load(self) -> float:
+        """Seconds; 0 before the first."""
+        return self.load_seconds / self.loads if self.loads else 0.0
+
+    @property
+    def saved_seconds(self) -> float:
+        """What hits would have cost as loads."""
+        return self.mean_load * (self.hits + self.stale)
+
     def status(self) -> NamespaceStatus:
-        mean = self.load_seconds / self.loads if self.loads else None
         return NamespaceStatus(
             name=self.name,
             entries=self.entries,
@@ -101,12 +110,19 @@ class Namespace:
             bypassed_total=self.bypassed,
             refused=dict(self.refused),
             gone=dict(self.gone),
-            mean_load_ms=None if mean is None else mean * 1000,
-            saved_seconds=(mean or 0.0) * (self.hits + self.stale),
-            hottest=tuple(
-                HotKey(repr(key)[:LONGEST_KEY], count * SAMPLED) for key, count in self.sketch.top(KEYS_SHOWN)
-            ),
+            mean_load_ms=self.mean_load * 1000 if self.loads else None,
+            saved_seconds=self.saved_seconds,
+            hottest=tuple(HotKey(shown(key), count * SAMPLED) for key, count in self.sketch.top(KEYS_SHOWN)),
         )
+
+
+def shown(key: Hashable) -> str:
+    """A key for people: of a function's call its arguments, of a query its text and arguments."""
+    if isinstance(key, tuple) and key and callable(key[0]):
+        return ", ".join(map(repr, key[1:]))[:LONGEST_KEY]
+    if isinstance(key, tuple) and len(key) == 4 and key[0] == "sql":
+        return f"{' '.join(str(key[1]).split())[:LONGEST_KEY]} {key[2]!r}"[: 2 * LONGEST_KEY]
+    return repr(key[2] if isinstance(key, tuple) and key and key[0] == "namespace" else key)[:LONGEST_KEY]
 
 
 class Sketch:

@@ -206,13 +206,15 @@ class Fence:
 
     def _remembered(self, tags: Iterable[str]) -> Iterator[_Slot]:
         """The slots of changes that touch `tags`: of the tag, of what is below it, of what is above it."""
+        if "" in self._prefixes:  # of everything, tagged or not
+            yield self._prefixes[""]
         for tag in tags:
             for name in (tag, *(upper + ":*" for upper in above(tag))):
                 slot = self._slots[hash(name) % SLOTS]
                 if slot is not None:
                     yield slot
             for prefix, slot in self._prefixes.items():
-                if tag.startswith(prefix) or prefix.startswith(tag + ":"):
+                if prefix and (tag.startswith(prefix) or prefix.startswith(tag + ":")):
                     yield slot
 
     def _reaches(self, snapshot: Snapshot, round_: int) -> bool:

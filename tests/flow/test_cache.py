@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from handlers.cache import Cache
+from handlers.cache_keys import Call
 from handlers.cache_seams import Loaded
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
@@ -200,6 +201,27 @@ async def test_a_cached_function_has_one_entry_for_each_call_however_written(cac
     await cache.invalidate("flags:false")
     await order(1)
     assert len(calls) == 5
+
+
+async def test_a_call_that_the_function_would_not_take_is_refused_alike(cache: Cache) -> None:
+    async def order(a: int, b: int = 2, c: int = 3) -> int:
+        return a
+
+    async def strict(a: int, /, *more: int, d: int = 4) -> int:
+        return a
+
+    call = Call(order, frozenset({"t"}))
+    same = {call.key(args, kwargs) for args, kwargs in [((1,), {}), ((1, 2), {"c": 3}), ((), {"c": 3, "a": 1})]}
+    assert same == {(order, 1, 2, 3)}
+    wrong: list[tuple[tuple[int, ...], dict[str, int]]] = [
+        ((), {}), ((1, 2, 3, 4), {}), ((1,), {"a": 1}), ((1,), {"d": 1}), ((), {"b": 1}), ((1, 2, 3), {"c": 3}),
+    ]  # fmt: skip
+    for args, kwargs in wrong:
+        with pytest.raises(TypeError):
+            call.key(args, kwargs)
+    assert Call(strict, None).key((1, 2), {"d": 5}) == (strict, 1, (tuple, (2,)), 5)
+    with pytest.raises(TypeError):
+        Call(strict, None).key((), {"a": 1})
 
 
 async def test_mistakes_in_a_cached_function_are_told_at_once(cache: Cache) -> None:

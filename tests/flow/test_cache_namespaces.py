@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.cache import Cache
-from pipeline.core.cache_namespace import KEYS_COUNTED, SAMPLED, Sketch
+from pipeline.core.cache_namespace import KEYS_COUNTED, SAMPLED, Sketch, shown
 from pipeline.core.status import NamespaceStatus
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
@@ -142,6 +142,14 @@ async def test_the_keys_that_are_asked_for_most_are_named(cache: Cache, feed: Fe
     hottest = space(cache, "values").hottest
     assert {key.key for key in hottest[:2]} == {"3", "17"}
     assert 5 * SAMPLED <= hottest[0].hits <= 15 * SAMPLED
+
+
+def test_keys_are_shown_as_they_were_written() -> None:
+    assert shown((test_keys_are_shown_as_they_were_written, 1, "a")) == "1, 'a'"
+    assert shown(("sql", "select 1\n  from t", (tuple, (7,)), None)).startswith("select 1 from t (")
+    assert shown(("namespace", "n", "k")) == "'k'"
+    assert shown(("a", 1)) == "('a', 1)"
+    assert len(shown("x" * 1_000)) == 200
 
 
 def test_a_sketch_is_bounded_and_never_counts_too_little() -> None:

@@ -113,11 +113,11 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(
         key=st.sampled_from(sorted(POLICIES)),
         change=st.sampled_from(CHANGES),
-        late=st.sampled_from([0.0, 0.5, 1.5]),
-        pause=st.sampled_from([0.1, 0.6, 0.9]),
+        late=st.sampled_from([0.0, 1.5]),
+        pause=st.sampled_from([0.1, 0.6]),
         fate=st.sampled_from(["delivered", "lost", "not yet"]),
         proved=st.booleans(),
-        strict=st.booleans(),
+        strict=st.sampled_from([False, False, True]),
     )
     def goes_stale(
         self, *, key: str, change: Any, late: float, pause: float, fate: str, proved: bool, strict: bool
@@ -205,7 +205,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.request(key, kind, pick)
 
     @rule(
-        key=st.sampled_from(sorted(ANNOUNCED)),
+        key=st.sampled_from(sorted(ANNOUNCED.keys() - POLICIES)),
         kind=st.sampled_from(LOADERS),
         change=st.sampled_from(CHANGES),
         deliver=st.booleans(),
@@ -304,4 +304,4 @@ def test_the_machine_finds_each_seeded_bug(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises(AssertionError, match="misses transaction"):
-        run(800)
+        run(2_500)  # each is found within some hundreds
