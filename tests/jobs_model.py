@@ -176,10 +176,9 @@ class Model:
 
     def revived(self, jobs: Iterable[ModelJob]) -> None:
         for job in jobs:
-            if job.state == "delayed":
-                job.step("promote")
-            else:  # a job anew, under its old number
-                job.state, job.attempt, job.lost, job.expires_at = "ready", 1, 0, None
+            if job.state != "delayed":  # a job anew, under its old number
+                job.attempt, job.lost, job.expires_at = 1, 0, None
+            job.step("redrive")
             job.run_at = self.now
             self.requested.add(job.lane)
             for lease in self.leases.values():
@@ -256,8 +255,6 @@ class Model:
         held, lease = self.jobs[job.id], self.leases.get(job.lease)
         if lease is None or not self.holds(worker, job) or held.state != "running":
             return False
-        if step == "expire":
-            held.step("release")  # it was handed out, and had not begun
         held.step(step)
         if step in ("retry", "snooze"):
             held.attempt += step == "retry"

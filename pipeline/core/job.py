@@ -17,10 +17,26 @@ from pipeline.errors import TaskError
 
 T = TypeVar("T")
 Level = Literal["debug", "info", "warning", "error"]
-State = Literal["delayed", "ready", "running", "finished", "failed", "cancelled", "expired"]
-Step = Literal["promote", "claim", "finish", "retry", "snooze", "fail", "cancel", "expire", "release", "rescue"]
+State = Literal["blocked", "delayed", "ready", "running", "finished", "failed", "cancelled", "expired"]
+Step = Literal[
+    "unblock",
+    "promote",
+    "claim",
+    "finish",
+    "retry",
+    "snooze",
+    "fail",
+    "cancel",
+    "expire",
+    "release",
+    "rescue",
+    "redrive",
+]  # fmt: skip
 
 TRANSITIONS: dict[tuple[State, Step], State] = {
+    ("blocked", "unblock"): "ready",  # the last that it waits for has ended; `delayed` where its time has not come
+    ("blocked", "cancel"): "cancelled",
+    ("blocked", "expire"): "expired",
     ("delayed", "promote"): "ready",
     ("ready", "claim"): "running",
     ("running", "finish"): "finished",
@@ -32,8 +48,14 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     ("delayed", "cancel"): "cancelled",
     ("ready", "expire"): "expired",
     ("delayed", "expire"): "expired",
+    ("running", "expire"): "expired",  # by its worker, before it has begun
     ("running", "release"): "ready",  # burns no attempt
     ("running", "rescue"): "ready",  # attempt + 1; without attempts left it is `fail`
+    # an operator lets it run: what has ended begins anew, and is `blocked` where it still waits for others
+    ("delayed", "redrive"): "ready",
+    ("failed", "redrive"): "ready",
+    ("cancelled", "redrive"): "ready",
+    ("expired", "redrive"): "ready",
 }
 """From state and step to the next state; what is not listed cannot happen."""
 

@@ -15,9 +15,11 @@ def job(attempt: int = 1, max_attempts: int = 3) -> Job:
     return Job(1, "t", {}, "default", 0, attempt, max_attempts, None, 0, 0, 1, 0)
 
 
-def test_what_has_ended_takes_no_further_step() -> None:
+def test_what_has_ended_takes_no_further_step_but_an_operator_s() -> None:
     for state in ENDED:
         for step in get_args(Step):
+            if step == "redrive" and state != "finished":
+                continue
             with pytest.raises(ValueError, match=f"a job that is {state} cannot {step}"):
                 after(state, step)
 
@@ -25,15 +27,16 @@ def test_what_has_ended_takes_no_further_step() -> None:
 def test_every_state_that_has_not_ended_can_be_left_and_reached() -> None:
     for state in set(get_args(State)) - ENDED:
         assert any(start == state for start, _ in TRANSITIONS)
-    assert set(TRANSITIONS.values()) == set(get_args(State))
+    assert set(TRANSITIONS.values()) == set(get_args(State)) - {"blocked"}  # where only a job of a workflow begins
 
 
 def test_only_a_running_job_can_finish_or_fail() -> None:
     assert {start for (start, _), end in TRANSITIONS.items() if end in {"finished", "failed"}} == {"running"}
 
 
-def test_a_running_job_does_not_expire() -> None:
-    assert {start for (start, step) in TRANSITIONS if step == "expire"} == {"ready", "delayed"}
+def test_what_has_not_ended_may_expire_and_be_cancelled() -> None:
+    for step in ("expire", "cancel"):
+        assert {start for (start, taken) in TRANSITIONS if taken == step} == set(get_args(State)) - ENDED
 
 
 def test_the_last_attempt_knows_that_it_is_the_last() -> None:
