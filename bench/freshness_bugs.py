@@ -75,13 +75,13 @@ def swallowed_own_change() -> None:
     """After an invalidation of one's own, changes of that tag are taken for its echo for two seconds."""
     original = CacheCore.change
 
-    def change(self: Any, tag: str, xid: int | None) -> None:
+    def change(self: Any, tag: str, xid: int | None, *rest: Any) -> None:
         echoes = self.__dict__.setdefault("echoes", {})
         if xid is None:
             echoes[tag] = time.monotonic()
         elif time.monotonic() - echoes.get(tag, -9) < 2:
             return
-        original(self, tag, xid)
+        original(self, tag, xid, *rest)
 
     CacheCore.change = change  # type: ignore[method-assign]
 
@@ -90,9 +90,9 @@ def own_change_not_applied() -> None:
     """A process drops what it has changed itself only once the feed tells."""
     original = CacheCore.change
 
-    def change(self: CacheCore, tag: str, xid: int | None) -> None:
+    def change(self: CacheCore, tag: str, xid: int | None, *rest: Any) -> None:
         if xid is not None:
-            original(self, tag, xid)
+            original(self, tag, xid, *rest)
 
     CacheCore.change = change  # type: ignore[method-assign]
 
@@ -145,7 +145,12 @@ def beats_are_proof() -> None:
 
 def served_without_proof() -> None:
     """A feed that is down keeps nothing from being served."""
-    CacheCore.read = lambda self, key, now: self.store.entries.get(key)  # type: ignore[method-assign]
+    original = CacheCore.read
+
+    def read(self: CacheCore, key: Any, _now: float, *rest: Any) -> Any:
+        return original(self, key, self.freshness.valid_until, *rest)
+
+    CacheCore.read = read  # type: ignore[method-assign]
 
 
 def stamped_at_the_answer() -> None:
@@ -182,9 +187,9 @@ def epoch_ignored() -> None:
             self.epoch, self.seq = standing.epoch, standing.seq
         await original(self)
 
-    def on_batch(self: CacheCore, batch: Batch) -> None:
+    def on_batch(self: CacheCore, batch: Batch, *rest: Any) -> None:
         self._epoch = batch.epoch
-        take_in(self, batch)
+        take_in(self, batch, *rest)
 
     take_in = CacheCore.on_batch
     Follower._catch_up = catch_up  # type: ignore[method-assign]

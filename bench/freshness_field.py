@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from random import Random
 from urllib.parse import parse_qs, urlsplit
@@ -29,16 +29,24 @@ PRELOAD = ["bench.freshness_reader", "bench.freshness_writer"]
 WRITERS, READERS = 2, 3
 STALE_SECONDS = 1.0  # what Client promises unless told otherwise
 WARM_SECONDS = 1.5
-LEAVE_SECONDS = 10.0
+LEAVE_SECONDS = 5.0
 
 
 async def prepare(server: EmbeddedServer, database: str) -> None:
     """The schema and the tables, in a database that exists."""
     dsn = server.dsn_for(database)
     await migrate(dsn)
+    async with connection_to(dsn) as connection:
+        await connection.execute((Path(__file__).parent / "freshness.sql").read_text())
+
+
+@contextlib.asynccontextmanager
+async def connection_to(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
-    await connection.execute((Path(__file__).parent / "freshness.sql").read_text())
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class Field:
@@ -73,10 +81,10 @@ class Field:
             for task in keeping:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
-            self.late = sum(await asyncio.gather(*(crew.leave(LEAVE_SECONDS) for crew in crews)))
+            await asyncio.gather(*(crew.leave(LEAVE_SECONDS) for crew in crews))
             for site in sites:
-                site.feed.close()
-                site.queries.close()
+                await site.feed.close()
+                await site.queries.close()
         return self.judged()
 
     async def _site(self, number: int, seed: int) -> Site:

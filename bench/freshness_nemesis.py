@@ -27,9 +27,9 @@ where datname = current_database() and application_name ~ $1 order by random() l
 """
 FLOOD = """
 do $$ begin
-    for n in 1 .. 3000 loop
-        update flood set n = n + 1 where id = n;
-        if n % 20 = 0 then commit; end if;
+    for place in 1 .. 3000 loop
+        update flood set n = n + 1 where id = place;
+        if place % 20 = 0 then commit; end if;
     end loop;
 end $$
 """
@@ -105,6 +105,7 @@ class Nemesis:
         """These faults for so long; then everything is as before."""
         try:
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(seconds))
                 for name, every in rhythm.items():
                     group.create_task(self._often(name, every))
         except TimeoutError:

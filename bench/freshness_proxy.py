@@ -9,7 +9,6 @@ connection that has lost bytes is dead for good. A delay keeps every byte and it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import NamedTuple
 
 FORGOTTEN_SECONDS = 8.0  # after which the server side of a dead connection is closed, long after the client's
@@ -30,19 +29,28 @@ class Proxy:
         self.refusing = False  # while swallowing, new connections are dead, too
         self._socket = socket
         self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
 
     async def open(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
 
     def heal(self) -> None:
         self.up = self.down = 0.0
         self.swallowing = self.refusing = False
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.create_task(self._serve(reader, writer))
+        self._links.add(link)
+        link.add_done_callback(self._links.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -58,12 +66,12 @@ class Proxy:
         except* OSError:
             pass
         finally:
+            writer.close()
+        try:
             if link.dead:
                 await asyncio.sleep(FORGOTTEN_SECONDS)
-            for one in (writer, far_writer):
-                one.close()
-                with contextlib.suppress(OSError):
-                    await one.wait_closed()
+        finally:
+            far_writer.close()
 
 
 class _Link:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import signal
 import time
@@ -26,7 +25,7 @@ from bench import freshness_bugs
 from bench.crew import DOWN, die_with_parent, log_to
 from bench.freshness_log import ABSENT, SHELF, VIEWS, Log, Own, Torn, token
 from bench.freshness_writer import HELD, PAIRED, SHELVES, Writer, hot
-from handlers.cache_loads import Loaded
+from handlers.cache_seams import Loaded
 from pipeline.app.client import Client
 from pipeline.core.snapshot import Snapshot
 from pipeline.errors import PgreflexError
@@ -37,9 +36,9 @@ MIX = {CACHED: 10, QUERY: 8, LOADED: 6, NESTED: 2, WHOLE: 3, OLD: 3}
 SLOW_ROWS = (HELD, HELD + 1, HELD + 100, HELD + 101)  # two that are often written and two that are not
 ONE = "select version from item where id = $1"
 SHELF_ROW = "select version from shelf where id = $1"
-BURST = 30  # reads of a task before it lets others have a turn for PAUSE_SECONDS
-PAUSE_SECONDS = 0.004
-READERS = 3  # tasks that read
+CHOSEN, ROUNDS = 12, 8  # a task reads a dozen things several times, with a short pause after each round
+PAUSE_SECONDS = 0.002
+READERS = 4  # tasks that read
 
 View = Callable[[int], Awaitable[Any]]
 
@@ -125,13 +124,13 @@ class Reader:
 
     async def _query(self, key: int) -> int:
         if key < SHELF:
-            rows = await self.client.cache.fetch(ONE, key, tags=f"item:{key}", ttl=30)
+            rows = await self.client.cache.query(ONE, key, tags=f"item:{key}", ttl=30)
         else:
-            rows = await self.client.cache.fetch(SHELF_ROW, key - SHELF, tags=f"shelf:{key - SHELF}")
+            rows = await self.client.cache.query(SHELF_ROW, key - SHELF, tags=f"shelf:{key - SHELF}")
         return rows[0]["version"] if rows else ABSENT
 
     async def _whole(self, _key: int) -> dict[int, int]:
-        rows = await self.client.cache.fetch("select id, version from shelf order by id", tags="shelf")
+        rows = await self.client.cache.query("select id, version from shelf order by id", tags="shelf")
         return {SHELF + key: ABSENT for key in range(SHELVES)} | {SHELF + r["id"]: r["version"] for r in rows}
 
     async def _get_or_load(self, key: int) -> int:
@@ -171,10 +170,12 @@ class Reader:
 
     async def keep_reading(self) -> None:
         while True:
-            for _ in range(BURST):
-                await self.read(*self.choose())
+            chosen = [self.choose() for _ in range(CHOSEN)]
+            for _ in range(ROUNDS):
+                for view, key in chosen:
+                    await self.read(view, key)
+                await asyncio.sleep(self.rng.random() * 2 * PAUSE_SECONDS)
             self.log.flush()
-            await asyncio.sleep(self.rng.random() * 2 * PAUSE_SECONDS)
 
     async def wait_for_slow(self) -> None:
         """Whoever reads what loads slowly waits for it, so it has tasks of its own."""
@@ -213,9 +214,7 @@ class Reader:
 
     async def _write_and_read(self, connection: Any) -> None:
         _acked, versions = await self.writer.write(connection, "own")
-        done = self.client.cache.invalidate([f"item:{key}" for key in versions])
-        if inspect.isawaitable(done):
-            await done
+        await self.client.cache.invalidate([f"item:{key}" for key in versions])
         now = time.monotonic_ns()
         for key, version in versions.items():
             self.log.own(Own(key, version, now))
@@ -251,28 +250,32 @@ async def _serve(name: str, dsn: str, listen_dsn: str, path: Path, number: int, 
     client = Client(dsn, listen_dsn=listen_dsn, pump=pumps)
     while not await _opened(client):
         await asyncio.sleep(0.1)
-    leading = asyncio.create_task(_tell_leader(client, path.parent / "leader", name))
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=12, command_timeout=10, timeout=5)
     log = Log(path)
     reader = Reader(client, pool, log, Writer(dsn, log, number, rng), rng)
-    tasks = [asyncio.ensure_future(loop) for loop in (reader.loops() if number else [])]
+    loops = [_tell_leader(client, path.parent / "leader", name), *(reader.loops() if number else [])]
+    tasks = [asyncio.ensure_future(loop) for loop in loops]
     stopped = asyncio.create_task(stop.wait())
     done, _waiting = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*tasks, leading):
-        task.cancel()
-    await asyncio.gather(*tasks, leading, return_exceptions=True)
-    status = client.cache.status()
-    log.note("flushes", status.flushes_total)
-    log.note("refused fills", status.refused_fills_total)
-    log.note("invalidations", status.invalidations_total)
-    log.note("bypassed", status.bypassed_total)
+    for what, count in _figures(client).items():
+        log.note(what, count)
     log.flush(force=True)
-    with contextlib.suppress(*DOWN, PgreflexError):
-        async with asyncio.timeout(4):
-            await client.close()
-    pool.terminate()
     for task in done - {stopped}:
         task.result()
+    with contextlib.suppress(*DOWN, PgreflexError):
+        async with asyncio.timeout(2):
+            await client.close()
+    os._exit(0)  # what is still under way is of no interest, and may wait for a server that is gone
+
+
+def _figures(client: Client) -> dict[str, int]:
+    status = client.cache.status()
+    return {
+        "flushes": status.flushes_total,
+        "refused fills": status.refused_fills_total,
+        "entries dropped": status.invalidations_total,
+        "requests that bypassed": status.bypassed_total,
+    }
 
 
 async def _opened(client: Client) -> bool:
