@@ -16,8 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bench.chaos_worker import DEAD_SECONDS
-from bench.crew import DOWN, Crew
+from bench.chaos_worker import DEAD_SECONDS, DOWN, Crew
 from pipeline.embedded import EmbeddedServer
 
 HARNESS = "chaos harness"

@@ -26,8 +26,7 @@ Theory of operation
     was announced with has come since its reading began (else it is detached), and, while nothing is
     proved, only if its reading began at most `max_staleness` ago. A load that turns out to depend on more
     than it announced, or to have read an old state, cannot be judged at joining: `may_share` judges it at
-    the end. While nothing is proved the fence knows too little for that: what a long transaction read is
-    then shared only if it is no older than what the database last answered before the load.
+    the end.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from pipeline.core import invalidation
-from pipeline.core.cache_namespace import Namespace
+from pipeline.core.cache_namespace import SAMPLED, Namespace
 from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Fence, Flight, Verdict
@@ -109,12 +108,16 @@ class CacheCore:
         return space
 
     def read(self, key: Hashable, now: float) -> Entry | None:
-        """The entry that may be handed out as it is, or None: then see `offer`."""
+        """The entry that may be handed out as it is, counted as a hit, or None: then see `offer`."""
         entry = self.store.entries.get(key)
         if entry is None or now >= entry.plain_until or now > self.freshness.valid_until:
             return None
         entry.hits += 1
         entry.used = now
+        space = entry.namespace
+        space.hits = hits = space.hits + 1  # as Namespace.hit, without the call
+        if not hits % SAMPLED:
+            space.sketch.add(key)
         return entry
 
     def offer(self, key: Hashable, now: float, policy: Policy = PLAIN) -> Offer | None:
@@ -168,7 +171,6 @@ class CacheCore:
     def begin(self, flight: Flight, now: float) -> None:
         """The flight begins to read; whatever is delivered from here on may be missing from what it reads."""
         self.fence.begin(flight, now)
-        flight.floor = self.freshness.newest
         self._refills -= self._refills > 0
 
     def may_join(self, flight: Flight, now: float) -> bool:
@@ -180,17 +182,10 @@ class CacheCore:
         stale = self.freshness.max_staleness
         return now <= self.freshness.valid_until or flight.began >= now - stale
 
-    def may_share(self, flight: Flight, verdict: Verdict, joined: int, unproved_at: float | None = None) -> bool:
-        """Whether a request that joined after change number `joined` may have what the flight loaded.
-
-        unproved_at: when it joined, if nothing was proved then.
-        """
+    def may_share(self, flight: Flight, verdict: Verdict, joined: int) -> bool:
+        """Whether a request that joined after change number `joined` may have what the flight loaded."""
         if verdict is Verdict.OLD or flight.tainted:
             return False
-        if unproved_at is not None and flight.snapshot is not None:
-            asked, known = flight.floor or (-math.inf, flight.snapshot)
-            if asked < unproved_at - self.freshness.max_staleness or not flight.snapshot.covers(known):
-                return False
         admitted = verdict in (Verdict.STORED, Verdict.UNFIT)
         return admitted or not flight.late or joined <= flight.start
 
@@ -204,17 +199,13 @@ class CacheCore:
         policy: Policy = PLAIN,
         ttl: float | None = None,
         size: int = 0,
-        current: bool = False,
         now: float,
     ) -> Verdict:
         """The flight has loaded `value`: store it if the fill rule admits it.
 
         tags: those known only now, besides the announced ones. ttl: seconds from the beginning of the load, if
-        less than the policy's. current: the snapshot was taken after the load had begun.
+        less than the policy's.
         """
-        if snapshot is not None:
-            self.freshness.read(snapshot)
-            flight.snapshot = None if current else snapshot
         announced = flight.tags or frozenset()
         own = announced.union(tags)
         whole = own | flight.parts

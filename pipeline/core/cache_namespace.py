@@ -82,7 +82,7 @@ class Namespace:
         return None
 
     def hit(self, key: Hashable) -> None:
-        """One more hit. The fast paths write this out."""
+        """One more hit."""
         self.hits = hits = self.hits + 1
         if not hits % SAMPLED:
             self.sketch.add(key)

@@ -33,6 +33,8 @@ _AS_TEXT = (
     range,
 )
 
+AS_IS = frozenset({str, int, type(None)})  # exactly these kinds, of which none equals one of another
+
 
 def freeze(value: Any) -> Hashable:
     """A hashable stand-in that is equal for equal arguments only: 1, "1", 1.0 and True all differ.
@@ -42,7 +44,7 @@ def freeze(value: Any) -> Hashable:
     object whose value cannot be known.
     """
     kind = type(value)
-    if kind is str or kind is int or value is None:
+    if kind in AS_IS:
         return value  # type: ignore[no-any-return]
     if kind is bool or kind is float or kind is bytes:
         return (kind, value)

@@ -26,10 +26,10 @@ Theory of operation
     fingerprints in a table in which a newer one takes an older one's place (32 to 64 bytes). Both double as the
     cache grows. Nothing is left to chance: the same calls give the same victims.
 
-Seen over 12 traces at 3 sizes each: at most 0.7 points below LRU, and that only where each W-TinyLFU falls 20 and more
-below it; at most 1.9 below theine's W-TinyLFU. SIEVE fell 26 and 36 points behind them. A library could not stand
-here: cachebox has LRU and LFU only, theine neither weights nor a word about what it evicts; moka-py has both, but was
-27 points below LRU and 4 below this on plain Zipf, and a look-up would be a call into it.
+Seen over 12 traces at 3 sizes each: at most 0.7 points below LRU, and that only where each W-TinyLFU falls 20 and
+more below it; at most 1.9 below theine's W-TinyLFU. SIEVE fell 26 and 36 points behind them. A library could not
+stand here: cachebox has LRU and LFU only, theine neither weights nor a word about what it evicts; moka-py has
+both, but was 27 points below LRU and 4 below this on plain Zipf, and a look-up would be a call into it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Eviction(Generic[E]):
 
         The caller removes it. Raises IndexError when there is none.
         """
-        sample = self._sample()
+        sample, epoch = self._sample(), self._epoch
         old, rare, rare_weight = sample[0], None, 0
         for entry in sample:
             if entry.expires_at <= now:
@@ -155,7 +155,8 @@ class Eviction(Generic[E]):
             if entry.used < old.used:
                 old = entry
             if not entry.fresh:
-                weight = self._weigh(entry)
+                known = entry.hits == entry.counted and entry.epoch == epoch
+                weight = entry.weight if known else self._weigh(entry)
                 if rare is None or weight < rare_weight or (weight == rare_weight and entry.used > rare.used):
                     rare, rare_weight = entry, weight
         return old if rare is None or rare is old else self._duel(old, rare)

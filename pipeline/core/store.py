@@ -4,6 +4,10 @@ Owns: what is stored, under which tags, how large it is, and what is given up fi
 store what, nor of the feed: see fill.py and cache.py.
 
 Bounds are a count and a number of bytes; eviction.py says what goes first.
+
+A change that ends very many entries at once makes them unreachable at once, 0.5 microseconds each, and takes
+them apart later, since that costs five times as much and whoever waits for the loop would wait for it: a few with
+each new value, the rest by `sweep`. Until then they count as bytes, which they still are.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from pipeline.core.tags import TagIndex
 
 ENTRY_BYTES = 650  # an Entry, a key of one argument, its snapshot, its place in the table: measured 645
 TAG_BYTES = 400  # a tag in the index, where no other entry has it: measured 400, and 200 where fifty share it
+AT_ONCE = 64  # entries that one change takes apart itself
+SWEPT_BY_PUT = 8
 NEVER = -math.inf
 LARGEST_SHARE = 4  # a value larger than a quarter of the bound would push out too much for one
 
@@ -28,11 +34,13 @@ class Entry:
     """One value. Times are on the caller's clock: since, when its load began to read; expires_at,
     math.inf where only a change ends it; ended_at, when a change did, math.inf until then; plain_until, until when
     it is handed out without another thought; load_seconds, how long loading it took. hits, used, and whatever is
-    below them: see eviction.py; passed, its hits when its namespace passed it over.
+    below them: see eviction.py; passed, its hits when its namespace passed it over; doomed, no
+    longer among the entries and not yet taken apart.
     """
 
     __slots__ = (
         "counted",
+        "doomed",
         "ended_at",
         "epoch",
         "expires_at",
@@ -84,6 +92,7 @@ class Entry:
         self.hits = self.passed = self.counted = self.weight = self.epoch = 0
         self.used = since
         self.fresh = True
+        self.doomed = False
         self.place = -1
 
 
@@ -96,6 +105,7 @@ class Store:
         self.max_entries = max_entries
         self.bytes = 0
         self.evictions = 0
+        self._doomed: list[Entry] = []
         self._plain = Namespace()
         self._index: TagIndex[Entry] = TagIndex()
         self._eviction: Eviction[Entry] = Eviction()
@@ -121,6 +131,8 @@ class Store:
             return None
         if size > (space.max_bytes or math.inf) or space.max_entries == 0:
             return None
+        if self._doomed:
+            self.sweep(SWEPT_BY_PUT)
         while cause := space.crowded(size):
             self._evict_of(space, cause, since)
         while cause := self._crowded(size):
@@ -148,12 +160,22 @@ class Store:
         entry = self.entries.pop(key, None)
         if entry is None:
             return False
+        entry.namespace.leave(key, entry.size, cause)
+        self._take_apart(entry)
+        return True
+
+    def sweep(self, most: int) -> bool:
+        """Take apart up to so many entries that a change has ended. False: none is left."""
+        doomed = self._doomed
+        for _ in range(min(most, len(doomed))):
+            self._take_apart(doomed.pop())
+        return bool(doomed)
+
+    def _take_apart(self, entry: Entry) -> None:
         if entry.ended_at == math.inf:
             self._index.remove(entry, entry.tags)
         self.bytes -= entry.size
-        entry.namespace.leave(key, entry.size, cause)
         self._eviction.remove(entry)
-        return True
 
     def end(self, entry: Entry, at: float, now: float, cause: Cause) -> None:
         """It is no longer good since `at`: forget it, unless it is of use for some time after that.
@@ -179,11 +201,18 @@ class Store:
         return self._end_all(self._index.starting(prefix), xid, at, now, "cleared")
 
     def _end_all(self, entries: set[Entry], xid: int | None, at: float, now: float, cause: Cause) -> int:
-        ended = 0
+        ended, at_once = 0, len(entries) <= AT_ONCE
         for entry in entries:
-            if xid is None or entry.snapshot is None or not entry.snapshot.sees(xid):
+            if entry.doomed or (xid is not None and entry.snapshot is not None and entry.snapshot.sees(xid)):
+                continue
+            ended += 1
+            if at_once or entry.policy.outlives:
                 self.end(entry, at, now, cause)
-                ended += 1
+            else:
+                del self.entries[entry.key]
+                entry.namespace.leave(entry.key, entry.size, cause)
+                entry.doomed = True
+                self._doomed.append(entry)
         return ended
 
     def end_every(self, at: float, now: float, cause: Cause) -> int:
@@ -195,6 +224,7 @@ class Store:
             else:
                 entry.namespace.leave(entry.key, entry.size, cause)
         self.entries = {}
+        self._doomed = []
         self._index.clear()
         self.bytes = 0
         self._eviction.clear()
@@ -212,6 +242,8 @@ class Store:
             space.order = {key: None for key, entry in self.entries.items() if entry.namespace is space}
 
     def _crowded(self, size: int) -> Cause | None:
+        while self._doomed and self.bytes + size > self.max_bytes:
+            self.sweep(SWEPT_BY_PUT)
         if self.entries and self.bytes + size > self.max_bytes:
             return "size"
         return "count" if self.entries and len(self.entries) >= self.max_entries else None
@@ -228,6 +260,7 @@ class Store:
             space.order[entry.key] = space.order.pop(entry.key)
 
     def _evict(self, now: float, cause: Cause) -> None:
+        self.sweep(len(self._doomed))  # or one of them could be chosen
         entry = self._eviction.victim(now)
         self.drop(entry.key, "expired" if entry.expires_at <= now else cause)
         self.evictions += 1

@@ -33,7 +33,7 @@ async def test_a_changed_value_is_served_flagged_while_one_load_replaces_it(
     assert [await read(cache, loader, **SOFT) for _ in range(3)] == [("old", True)] * 3
     await eventually(lambda: loader.calls == 2)
     loader.gate.set()
-    await eventually(lambda: cache.core.read("k", clock()))
+    await eventually(lambda: cache.core.store.entries["k"].value == "new")
     assert await read(cache, loader, **SOFT) == ("new", False)
     assert loader.calls == 2
     status = cache.status()

@@ -98,3 +98,33 @@ def test_an_entry_that_contains_a_change_already_stays() -> None:
     assert kept.end_changed("t:1", 7, 0.0, 0.0) == 2
     assert set(kept.entries) == {"new"}
     assert kept.end_changed("t", None, 0.0, 0.0) == 1
+
+
+def test_a_change_of_very_many_makes_them_unreachable_at_once_and_takes_them_apart_later() -> None:
+    kept = store(entries=10_000, size=1 << 24)
+    for key in range(1_000):
+        kept.put(key, key, tags=frozenset({f"t:{key}"}))
+    held = kept.bytes
+    assert kept.end_changed("t", None, 0.0, 0.0) == 1_000
+    assert (len(kept.entries), kept.bytes) == (0, held)
+    assert kept.end_changed("t", None, 0.0, 0.0) == kept.end_changed("t:7", None, 0.0, 0.0) == 0
+    kept.put(7, "new", tags=frozenset({"t:7"}))
+    while kept.sweep(100):
+        pass
+    assert list(kept.entries) == [7]
+    assert (kept.bytes, kept.entries[7].namespace.bytes) == (kept.entries[7].size, kept.entries[7].size)
+    assert kept.end_changed("t", None, 0.0, 0.0) == 1
+    assert (kept.bytes, len(kept._index), len(kept._eviction._ring)) == (0, 0, 0)
+
+
+def test_what_a_change_of_very_many_ended_makes_room_before_anything_else_does() -> None:
+    kept = store(size=300 * ENTRY_BYTES, entries=10_000)
+    kept.put("other", 1)
+    for key in range(150):
+        kept.put(key, key, tags=frozenset({"t"}))
+    kept.end_changed("t", None, 0.0, 0.0)
+    for key in range(200):
+        kept.put(key, key)
+        assert kept.bytes <= kept.max_bytes
+    assert kept.evictions == 0
+    assert "other" in kept.entries
