@@ -16,7 +16,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bench.chaos_worker import DEAD_SECONDS, DOWN, Crew
+from bench.chaos_worker import DEAD_SECONDS
+from bench.crew import DOWN, Crew
 from pipeline.embedded import EmbeddedServer
 
 HARNESS = "chaos harness"

@@ -27,7 +27,8 @@ from bench.chaos_checks import CHECKS, ERRORS, REPEATS, RESCUED, STATES, wrong
 from bench.chaos_faults import HARNESS, Faults, Rhythm
 from bench.chaos_load import plan, produce
 from bench.chaos_watch import Watch
-from bench.chaos_worker import DEAD_SECONDS, DOWN, DRAIN_SECONDS, Crew, work
+from bench.chaos_worker import DEAD_SECONDS, DRAIN_SECONDS, PRELOAD, work
+from bench.crew import DOWN, Crew
 from bench.report import Report
 from handlers.declare import declarations, rules
 from pipeline.db.cleanup import CleanupStore
@@ -97,11 +98,10 @@ class Chaos:
         self.watch = Watch(self.dsn)
         self.chunks = plan(size.jobs, size.few)
         began = time.monotonic() + 1.0
-        self.workers = Crew(size.workers, "worker", work, self.dsn, str(log))
+        self.workers = Crew(size.workers, "worker", work, self.dsn, str(log), preload=PRELOAD)
+        load = (self.chunks, began, size.load)
         self.producers = [
-            Crew(
-                1, f"producer {n}", produce, self.dsn, str(log), (n, size.producers), self.chunks, began, size.load
-            )
+            Crew(1, f"producer {n}", produce, self.dsn, str(log), (n, size.producers), *load, preload=PRELOAD)
             for n in range(size.producers)
         ]
         seed = int(os.environ.get("CHAOS_SEED", time.time_ns() % 100_000))

@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from bench.chaos_worker import DOWN, die_with_parent, log_to
+from bench.crew import DOWN, die_with_parent, log_to
 from pipeline.core.workflow import Workflow
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.workflows import WorkflowStore

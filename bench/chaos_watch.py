@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from bench.chaos_faults import HARNESS
-from bench.chaos_worker import DOWN
+from bench.crew import DOWN
 
 SAMPLE_SECONDS = 0.03
 LIMITS = {"queue five": 5, "key one": 1, "key two": 2}

@@ -114,8 +114,9 @@ class Cache:
             scope = scope_of_request.get()
             # between the look at the query and this load a definition may have changed
             newer = await self._analyst.tags(sql, args) if self._analyst and tags is None else None
-            rows, snapshot = await ((scope and scope.source) or self.source).read(sql, args)
-            return Loaded(rows, snapshot, tuple(newer.tags) if newer else ())
+            source = scope and scope.source
+            rows, snapshot = await (source or self.source).read(sql, args)
+            return Loaded(rows, snapshot, tuple(newer.tags) if newer else (), current=source is None)
 
         key = ("sql", sql, freeze(args), settings)
         if scope_of_request.get() is None:
@@ -167,7 +168,12 @@ class Cache:
         if named or prefix is not None:
             scope = scope_of_request.get()
             source = (scope and scope.source) or self.source
-            await source.invalidate(sorted(named) if named else None, prefix)
+            xid = await source.invalidate(sorted(named) if named else None, prefix)
+            # so that nothing is stored that a transaction reads which began before this
+            for tag in named or ():
+                self.core.change(tag, xid, now)
+            if prefix is not None:
+                self.core.change_prefix(prefix, xid, now)
 
     async def clear(self) -> None:
         """Drop everything, here at once and in every other process; loads in flight are not stored."""

@@ -102,12 +102,13 @@ class Loads:
                 space.misses += proved
                 space.bypassed += not proved
             load, joined = self._flying.get(key), self.core.fence.number
+            unproved_at = now if now > self.core.freshness.valid_until else None
             if load is None or load.abandoned or not self.core.may_join(load.flight, now):
                 break
             value = await self._wait(load, key, policy, scope)
             if isinstance(value, Offer):
                 return _hand_out(value, scope)
-            if self.core.may_share(load.flight, load.verdict, joined):
+            if self.core.may_share(load.flight, load.verdict, joined, unproved_at):
                 load.pass_on(scope)
                 return value
         load = self._begin(Load(Flight(key, tags)), loader, policy, scope)
@@ -165,6 +166,7 @@ class Loads:
                 policy=policy,
                 ttl=loaded.ttl,
                 size=estimate_bytes(loaded.value),
+                current=loaded.current,
                 now=self._clock(),
             )
             if load.verdict is Verdict.STORED:

@@ -20,13 +20,15 @@ class Loaded(msgspec.Struct, frozen=True):
 
     snapshot: one all of which the value contains, by `pg_current_snapshot()` in the statement that read
     it or in an earlier one; None when unknown. tags: what the value depends on besides the tags that were
-    announced. ttl: seconds from the beginning of the load, if less than the policy's. was_shared: it comes from
-    the second level.
+    announced. current: the snapshot was asked for after the loader had been called, so that it is no older
+    transaction's. ttl: seconds from the beginning of the load, if less than the policy's. was_shared: it comes
+    from the second level.
     """
 
     value: Any
     snapshot: Snapshot | None = None
     tags: tuple[str, ...] = ()
+    current: bool = False
     ttl: float | None = None
     was_shared: bool = False
 
@@ -43,7 +45,8 @@ class CacheSource(Protocol):
         self, query: str, args: Sequence[Any], *, timeout: float | None = None
     ) -> tuple[list[dict[str, Any]], Snapshot]: ...
 
-    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> None: ...
+    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> int:
+        """Say so to every cache; returns the transaction that does."""
 
 
 class Analyst(Protocol):

@@ -26,7 +26,8 @@ Theory of operation
     was announced with has come since its reading began (else it is detached), and, while nothing is
     proved, only if its reading began at most `max_staleness` ago. A load that turns out to depend on more
     than it announced, or to have read an old state, cannot be judged at joining: `may_share` judges it at
-    the end.
+    the end. While nothing is proved the fence knows too little for that: what a long transaction read is
+    then shared only if it is no older than what the database last answered before the load.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class CacheCore:
     def begin(self, flight: Flight, now: float) -> None:
         """The flight begins to read; whatever is delivered from here on may be missing from what it reads."""
         self.fence.begin(flight, now)
+        flight.floor = self.freshness.newest
         self._refills -= self._refills > 0
 
     def may_join(self, flight: Flight, now: float) -> bool:
@@ -182,10 +184,17 @@ class CacheCore:
         stale = self.freshness.max_staleness
         return now <= self.freshness.valid_until or flight.began >= now - stale
 
-    def may_share(self, flight: Flight, verdict: Verdict, joined: int) -> bool:
-        """Whether a request that joined after change number `joined` may have what the flight loaded."""
+    def may_share(self, flight: Flight, verdict: Verdict, joined: int, unproved_at: float | None = None) -> bool:
+        """Whether a request that joined after change number `joined` may have what the flight loaded.
+
+        unproved_at: when it joined, if nothing was proved then.
+        """
         if verdict is Verdict.OLD or flight.tainted:
             return False
+        if unproved_at is not None and flight.snapshot is not None:
+            asked, known = flight.floor or (-math.inf, flight.snapshot)
+            if asked < unproved_at - self.freshness.max_staleness or not flight.snapshot.covers(known):
+                return False
         admitted = verdict in (Verdict.STORED, Verdict.UNFIT)
         return admitted or not flight.late or joined <= flight.start
 
@@ -199,13 +208,17 @@ class CacheCore:
         policy: Policy = PLAIN,
         ttl: float | None = None,
         size: int = 0,
+        current: bool = False,
         now: float,
     ) -> Verdict:
         """The flight has loaded `value`: store it if the fill rule admits it.
 
         tags: those known only now, besides the announced ones. ttl: seconds from the beginning of the load, if
-        less than the policy's.
+        less than the policy's. current: the snapshot was taken after the load had begun.
         """
+        if snapshot is not None:
+            self.freshness.read(snapshot)
+            flight.snapshot = None if current else snapshot
         announced = flight.tags or frozenset()
         own = announced.union(tags)
         whole = own | flight.parts

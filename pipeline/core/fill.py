@@ -63,11 +63,13 @@ class Flight:
     __slots__ = (
         "began",
         "expires_at",
+        "floor",
         "generation",
         "key",
         "late",
         "parts",
         "parts_expire",
+        "snapshot",
         "start",
         "tags",
         "tainted",
@@ -78,6 +80,8 @@ class Flight:
         self.tags = tags
         self.start = 0
         self.generation = 0
+        self.floor: tuple[float, Snapshot] | None = None  # what was known of the database when it began
+        self.snapshot: Snapshot | None = None  # of what it read, if that may be older than its beginning
         self.began: float | None = None
         self.late = False  # it turned out to depend on tags that it had not named
         self.expires_at = math.inf

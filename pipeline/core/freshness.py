@@ -37,6 +37,9 @@ class Freshness:
     def __init__(self, max_staleness: float) -> None:
         self.max_staleness = max_staleness
         self.valid_until = -math.inf
+        self.newest: tuple[float, Snapshot] | None = (
+            None  # what was last seen of the database, and when it was asked
+        )
         self._probes: deque[tuple[float, Snapshot]] = deque(maxlen=KEPT_PROBES)
         self._position: Snapshot | None = None  # None: the feed is down or has not spoken yet
         self._server: str | None = None
@@ -51,9 +54,17 @@ class Freshness:
         if self._server is not None and probe.server != self._server:
             self._foreign = True
             self._probes.clear()
+            self.newest = None
         self._server = probe.server
         self._probes.append((t0, probe.snapshot))
+        if self.newest is None or probe.snapshot.covers(self.newest[1]):
+            self.newest = t0, probe.snapshot
         self._extend()
+
+    def read(self, snapshot: Snapshot) -> None:
+        """A load has read under this snapshot, which may be an old one."""
+        if self.newest is not None and snapshot.covers(self.newest[1]):
+            self.newest = self.newest[0], snapshot
 
     def on_position(self, position: Snapshot) -> None:
         """The feed has delivered everything that `position` sees."""

@@ -55,6 +55,7 @@ class CacheDatabase:
             rows = await connection.fetch(query, *args, timeout=timeout)
         return [dict(row) for row in rows], snapshot
 
-    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> None:
-        """Say to every cache that tags have changed. Raises our errors only."""
-        await self._db.execute("cache/invalidate", tags, prefix, timeout=TELL_SECONDS)
+    async def invalidate(self, tags: Sequence[str] | None, prefix: str | None) -> int:
+        """Say to every cache that tags have changed; returns the transaction. Raises our errors only."""
+        row = await self._db.fetchrow("cache/invalidate", tags, prefix, timeout=TELL_SECONDS)
+        return 0 if row is None else int(row["xid"])

@@ -99,6 +99,23 @@ async def test_those_who_may_not_share_an_old_read_share_a_new_one(cache: Cache,
     assert fresh.calls == 1
 
 
+async def test_while_nothing_is_proved_nobody_shares_what_an_older_transaction_read(
+    cache: Cache, feed: Feed, clock: Clock
+) -> None:
+    old = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+    await update(feed.sql, 11)  # the feed is stuck: nobody tells the cache
+    clock.now += 1.01
+    await cache.probe()
+    aged, fresh = Counted(Loaded("old", old), open_=False), Counted("new")
+    first = asyncio.ensure_future(cache.get_or_load("k", aged, tags="orders:1"))
+    await eventually(lambda: aged.calls)
+    others = [asyncio.ensure_future(cache.get_or_load("k", fresh, tags="orders:1")) for _ in range(5)]
+    await eventually(lambda: cache.status().bypassed_total == 6)
+    aged.gate.set()
+    assert await first == "old"
+    assert set(await asyncio.gather(*others)) == {"new"}
+
+
 async def test_when_nothing_is_proved_reads_go_to_the_database_and_come_back_with_the_proof(
     cache: Cache, feed: Feed, clock: Clock
 ) -> None:

@@ -11,9 +11,11 @@ import pytest
 import structlog
 
 from handlers.cache import Cache
+from handlers.cache_seams import Loaded
 from pipeline.app.client import Client
 from pipeline.core.events import Batch, Event
 from pipeline.core.invalidation import CHANNEL
+from pipeline.core.snapshot import Snapshot
 from pipeline.errors import DatabaseUnavailable, PgreflexError, UsageError
 from tests.conftest import eventually
 from tests.flow.cache_kit import Clock, Counted, Feed, cache_fixture, clock_fixture, feed_fixture  # noqa: F401
@@ -100,6 +102,19 @@ async def test_a_load_that_an_invalidation_overtakes_is_not_stored(cache: Cache,
     loader.gate.set()
     await asking
     assert names(cache) == {"k"}
+
+
+async def test_what_a_transaction_from_before_an_invalidation_reads_after_it_is_not_stored(
+    cache: Cache, feed: Feed
+) -> None:
+    for said in ({"tags": "orders:7"}, {"prefix": "ord"}):
+        old = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+        await cache.invalidate(**said)
+        assert await cache.get_or_load("k", Counted(Loaded("old", old)), tags="orders:7") == "old"
+        assert names(cache) == set(), said
+        new = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+        assert await cache.get_or_load("k", Counted(Loaded("new", new)), tags="orders:7") == "new"
+        assert names(cache) == {"k"}
 
 
 async def begun(cache: Cache, loader: Counted) -> object:

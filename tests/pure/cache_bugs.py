@@ -176,14 +176,24 @@ def old_load_joined_without_proof(patch: pytest.MonkeyPatch) -> None:
 
 
 def late_tags_shared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(CacheCore, "may_share", lambda self, flight, verdict, joined: verdict is not Verdict.OLD)
+    patch.setattr(CacheCore, "may_share", lambda self, flight, verdict, *joined: verdict is not Verdict.OLD)
 
 
 def old_reads_shared(patch: pytest.MonkeyPatch) -> None:
     original = CacheCore.may_share
 
-    def may_share(self: CacheCore, flight: Flight, verdict: Verdict, joined: int) -> bool:
-        return verdict is Verdict.OLD or original(self, flight, verdict, joined)
+    def may_share(self: CacheCore, flight: Flight, verdict: Verdict, *joined: Any) -> bool:
+        return verdict is Verdict.OLD or original(self, flight, verdict, *joined)
+
+    patch.setattr(CacheCore, "may_share", may_share)
+
+
+def old_reads_shared_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """What a long transaction reads while nothing is proved is taken to be as new as its load."""
+    original = CacheCore.may_share
+
+    def may_share(self: CacheCore, flight: Flight, verdict: Verdict, joined: int, *_at: Any) -> bool:
+        return original(self, flight, verdict, joined)
 
     patch.setattr(CacheCore, "may_share", may_share)
 
@@ -273,4 +283,5 @@ BUGS: list[Callable[[pytest.MonkeyPatch], None]] = [
     stale_without_proof,
     stale_for_everybody,
     flush_counts_stale_from_itself,
+    old_reads_shared_without_proof,
 ]

@@ -204,12 +204,12 @@ class World:
             snapshot=snapshot,
             tags=DEPENDS[key],
             policy=POLICIES.get(key, PLAIN),
+            current=load.kind == "own",
             now=self.now,
         )
         for joined, arrived, heard in load.joiners:
-            # with nothing proved, an old transaction cannot be told from a new one: the loader must read afresh
-            knowable = heard is not None or load.kind != "session"
-            if knowable and self.core.may_share(load.flight, verdict, joined):
+            unproved_at = arrived if heard is None else None
+            if self.core.may_share(load.flight, verdict, joined, unproved_at):
                 self.shared += 1
                 self.judge(key, load.view.seen, arrived, "a shared load", heard or frozenset())
 

@@ -160,6 +160,17 @@ class CacheMachine(RuleBasedStateMachine):
         if len(self.world.loads) > count:
             self.world.finish(self.world.loads[-1])
 
+    @rule(key=st.sampled_from(sorted(ANNOUNCED)), change=st.sampled_from(CHANGES))
+    def share_an_old_transaction(self, key: str, change: Any) -> None:
+        """Two ask at once, the first within a transaction that is older than a change nobody has heard of."""
+        self.open_session()
+        self.write([change])
+        self.world.pass_time(STALE + 0.3)
+        for _ in range(2):
+            self.request(key, "session", -1)
+        if self.world.loads:
+            self.world.finish(self.world.loads[-1])
+
     @rule(
         key=st.sampled_from(sorted(ANNOUNCED)),
         kind=st.sampled_from(LOADERS),
