@@ -19,6 +19,7 @@ from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.rows import Lookups
 from pipeline.errors import QueryFailed, UsageError
+from tests.conftest import eventually
 from tests.flow.cache_kit import Clock, Feed, update
 
 TAGS = "orders:{key}"
@@ -218,3 +219,29 @@ async def test_a_loader_of_the_module_belongs_to_whatever_client_is_open(
         assert await items.load(1) == {"id": 1, "name": "one"}
     async with pipeline.connect(dsn):
         assert await items.load(1) == {"id": 1, "name": "one"}
+
+
+async def test_the_tags_of_rows_are_found_and_a_change_by_anybody_drops_the_row_alone(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("create table item (id int primary key, name text)")
+    await sql.execute("insert into item values (1, 'one'), (2, 'two')")
+    await sql.execute("select pipeline.watch('item')")
+    items = pipeline.loader("item")
+    async with pipeline.connect(dsn) as client:
+        await eventually(lambda: client.cache.healthy().ok)
+        assert [row["name"] for row in await items.load_many([1, 2])] == ["one", "two"]
+        dropped = client.cache.status().invalidations_total
+        await sql.execute("update item set name = 'ONE' where id = 1")
+        await eventually(lambda: client.cache.status().invalidations_total > dropped)
+        assert client.cache.status().invalidations_total == dropped + 1
+        assert [row["name"] for row in await items.load_many([1, 2])] == ["ONE", "two"]
+
+
+async def test_a_loader_of_a_table_that_is_not_watched_is_refused_with_the_reason(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("create table item (id int primary key)")
+    async with pipeline.connect(dsn):
+        with pytest.raises(UsageError, match="watch"):
+            await pipeline.loader("item").load(1)
