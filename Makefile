@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs bench-feed bench-jobs chaos-jobs clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-freshness check-freshness-bugs bench-feed bench-jobs chaos-jobs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,12 @@ bench-jobs: $(READY)  ## Measure the job queue beside the others; BENCH=quick en
 
 chaos-jobs: $(READY)  ## Kill, stop and cut whatever the job queue stands on, and check it; CHAOS=quick ends within a minute
 	@$(BIN)/python -m bench.chaos_jobs
+
+check-freshness: $(READY)  ## Judge every cached read while everything breaks, for ten minutes; FRESHNESS=quick ends within one
+	@$(BIN)/python -m bench.freshness
+
+check-freshness-bugs: $(READY)  ## Show that the check of freshness finds each of many seeded mistakes
+	@$(BIN)/python -m bench.freshness_seeded $(ARGS)
 
 clean:  ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

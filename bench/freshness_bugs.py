@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from handlers.cache import Cache
 from pipeline.core.cache import CacheCore
 from pipeline.core.events import Batch
 from pipeline.core.fill import Fence, Flight, Verdict
@@ -87,14 +88,12 @@ def swallowed_own_change() -> None:
 
 
 def own_change_not_applied() -> None:
-    """A process drops what it has changed itself only once the feed tells."""
-    original = CacheCore.change
+    """A process drops what it has invalidated itself only once the feed tells."""
 
-    def change(self: CacheCore, tag: str, xid: int | None, *rest: Any) -> None:
-        if xid is not None:
-            original(self, tag, xid, *rest)
+    async def invalidate(self: Cache, tags: Any = None, *, prefix: str | None = None) -> None:
+        await self.source.invalidate(sorted(tags), prefix)
 
-    CacheCore.change = change  # type: ignore[method-assign]
+    Cache.invalidate = invalidate  # type: ignore[method-assign]
 
 
 def reconnect_without_replay() -> None:
@@ -135,10 +134,9 @@ def beats_are_proof() -> None:
         self._last_beat = time.monotonic()
         self.up = True
         for sink in self._sinks:
-            core = getattr(sink, "core", None)
-            if core is not None and batch.position is not None:
-                core.on_position(Snapshot.parse(batch.position))
-                core.freshness.valid_until = time.monotonic() + core.freshness.max_staleness
+            if isinstance(sink, Cache) and batch.position is not None:
+                sink.on_position(Snapshot.parse(batch.position))
+                sink.core.freshness.valid_until = time.monotonic() + sink.core.freshness.max_staleness
 
     Follower._beat = beat  # type: ignore[method-assign]
 

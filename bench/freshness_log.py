@@ -155,6 +155,11 @@ class Log:
         self._counts.clear()
         self._file.flush()
 
+    def close(self) -> None:
+        """Write down everything, and end."""
+        self.flush(force=True)
+        self._file.close()
+
     def _put(self, view: int, key: int, run: list[int]) -> None:
         version, last_invoke, first_return, first_invoke, count, loads = run
         self._write(b"R", view, key, version, last_invoke, first_return, first_invoke, count, loads)

@@ -32,7 +32,7 @@ from pipeline.errors import PgreflexError
 from pipeline.feed import follower, pump
 
 CACHED, QUERY, LOADED, SLOW, OLD, WHOLE, SHARED, SNAPSHOT, NESTED = range(len(VIEWS))
-MIX = {CACHED: 10, QUERY: 8, LOADED: 6, NESTED: 2, WHOLE: 3, OLD: 3}
+MIX = {CACHED: 10, QUERY: 8, LOADED: 6, NESTED: 2, WHOLE: 3, OLD: 3, SHARED: 4}
 SLOW_ROWS = (HELD, HELD + 1, HELD + 100, HELD + 101)  # two that are often written and two that are not
 ONE = "select version from item where id = $1"
 SHELF_ROW = "select version from shelf where id = $1"
@@ -71,6 +71,7 @@ class Reader:
             OLD: self._aged,
             WHOLE: self._whole,
             NESTED: nested,
+            SHARED: self._shared,
         }
 
     async def read(self, view: int, key: int) -> None:
@@ -110,6 +111,11 @@ class Reader:
     async def _version(self, key: int) -> int:
         return await self.pool.fetchval(ONE, key) or ABSENT
 
+    async def _with_snapshot(self, key: int) -> Loaded:
+        async with self.pool.acquire() as connection:
+            snapshot = Snapshot.parse(await connection.fetchval("select pg_current_snapshot()::text"))
+            return Loaded(await connection.fetchval(ONE, key) or ABSENT, snapshot)
+
     async def _item(self, key: int) -> int:
         self._loads(CACHED, key)
         version = await self._version(key)
@@ -129,6 +135,13 @@ class Reader:
             rows = await self.client.cache.query(SHELF_ROW, key - SHELF, tags=f"shelf:{key - SHELF}")
         return rows[0]["version"] if rows else ABSENT
 
+    async def _shared(self, key: int) -> int:
+        """What every process finds in the second level, if there is one."""
+        rows = await self.client.cache.query(
+            ONE + " -- shared", key, tags=f"item:{key}", namespace="shared", shared=True
+        )
+        return rows[0]["version"] if rows else ABSENT
+
     async def _whole(self, _key: int) -> dict[int, int]:
         rows = await self.client.cache.query("select id, version from shelf order by id", tags="shelf")
         return {SHELF + key: ABSENT for key in range(SHELVES)} | {SHELF + r["id"]: r["version"] for r in rows}
@@ -136,9 +149,7 @@ class Reader:
     async def _get_or_load(self, key: int) -> int:
         async def load() -> Loaded:
             self._loads(LOADED, key)
-            async with self.pool.acquire() as connection:
-                snapshot = Snapshot.parse(await connection.fetchval("select pg_current_snapshot()::text"))
-                return Loaded(await connection.fetchval(ONE, key) or ABSENT, snapshot)
+            return await self._with_snapshot(key)
 
         return int(await self.client.cache.get_or_load((LOADED, key), load, tags=f"item:{key}", ttl="5m"))
 
@@ -154,9 +165,9 @@ class Reader:
         return int(await self.client.cache.get_or_load((SLOW, key), load, tags=f"item:{key}"))
 
     async def _aged(self, key: int) -> int:
-        async def load() -> int:
+        async def load() -> Loaded:
             self._loads(OLD, key)
-            return await self._version(key)
+            return await self._with_snapshot(key)
 
         return int(await self.client.cache.get_or_load((OLD, key), load, tags=f"item:{key}"))
 
@@ -218,7 +229,7 @@ class Reader:
         now = time.monotonic_ns()
         for key, version in versions.items():
             self.log.own(Own(key, version, now))
-            for view in (CACHED, QUERY, LOADED, OLD):
+            for view in (CACHED, QUERY, LOADED, OLD, SHARED):
                 await self.read(view, key)
 
     def loops(self) -> list[Awaitable[None]]:
