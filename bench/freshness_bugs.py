@@ -198,7 +198,7 @@ def epoch_ignored() -> None:
 
 
 def flush_keeps_entries() -> None:
-    Store.clear = lambda self: None  # type: ignore[method-assign]
+    Store.end_every = lambda self, *_how: 0  # type: ignore[method-assign]
 
 
 def running_taken_for_ended() -> None:
@@ -208,17 +208,21 @@ def running_taken_for_ended() -> None:
 
 def table_spares_rows() -> None:
     """A change of unknown extent does not touch what depends on one row."""
-    original = TagIndex.touched
-    TagIndex.touched = lambda self, tag: (  # type: ignore[method-assign]
-        original(self, tag) - self._below.get(tag, set())
-    )
+    _touches(lambda changed, tag: tag == changed or changed.startswith(tag + ":"))
 
 
 def row_spares_table() -> None:
     """A change of one row does not touch what depends on the whole table."""
-    TagIndex.touched = lambda self, tag: (  # type: ignore[method-assign]
-        self._exact.get(tag, set()) | self._below.get(tag, set())
-    )
+    _touches(lambda changed, tag: tag == changed or tag.startswith(changed + ":"))
+
+
+def _touches(touches: Callable[[str, str], bool]) -> None:
+    original = TagIndex.touched
+
+    def touched(self: TagIndex, changed: str) -> Any:
+        return {one for one in original(self, changed) if any(touches(changed, tag) for tag in one.tags)}
+
+    TagIndex.touched = touched  # type: ignore[method-assign]
 
 
 def _statement(name: str, *changes: tuple[str, str]) -> None:

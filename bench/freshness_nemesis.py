@@ -207,10 +207,10 @@ class Nemesis:
         return await self._disturbed(site, f"feed {late:.1f} s late for {seconds:.1f} s", seconds, feed=late)
 
     async def _late_answers(self) -> str | None:
-        """The answers of the database are late, and then the feed falls silent before one of them comes."""
-        site = self._any_site()
+        """The answers of the database are late, and the feed falls silent before one of them comes."""
+        site = self._sites[0]  # the one that asks through the network
         late = self._rng.uniform(0.4, 0.9)
-        await self._disturbed(site, f"answers {late:.1f} s late", 1.5 + late, answers=late, keep=True)
+        await self._disturbed(site, f"answers {late:.1f} s late", late, answers=late, keep=True)
         return await self._disturbed(
             site, f"feed cut, answers {late:.1f} s late", 1.5 + late, answers=late, cut=True
         )
