@@ -112,7 +112,7 @@ class Eviction(Generic[E]):
             self._epoch_ends = self._added + AGE * max(len(ring), 100)
         self._regret(mixed)
         counters, one, two, three = self._counters, *self._rows(mixed)
-        entry.weight = min(counters[one], counters[two], counters[three]) + 1
+        entry.weight = min(counters[one] + 1, counters[two] + 1, counters[three] + 1, MOST)
         entry.counted, entry.epoch, entry.fresh = entry.hits, self._epoch, True
         entry.place = len(ring)
         ring.append(entry)

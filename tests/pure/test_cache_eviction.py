@@ -54,6 +54,13 @@ def test_what_was_read_survives_and_what_was_not_goes_first() -> None:
     assert kept.evictions == 1
 
 
+def test_what_changes_and_is_loaded_again_very_often_is_counted_up_to_a_bound() -> None:
+    kept = store(100)
+    for at in range(1_000):
+        kept.put("k", at, since=at)
+    assert kept.entries["k"].weight == eviction.MOST
+
+
 def test_a_scan_pushes_out_itself_and_not_what_is_read_again_and_again() -> None:
     kept = store(100)
     for at in range(1_000):
