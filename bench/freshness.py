@@ -72,8 +72,7 @@ def tell(report: Report, field: Field, judge: Judge, enough: int) -> None:
             report.say(line)
     for rule in RULES:
         report.goal(f"reads that were {rule}", judge.broken[rule], "<=", 0)
-    foreign = {name: count for name, count in judge.notes.items() if name.startswith("FOREIGN")}
-    report.goal("errors that are not ours", sum(foreign.values()), "<=", 0, ", ".join(foreign))
+    report.goal("errors that are not ours", sum(judge.foreign.values()), "<=", 0, ", ".join(judge.foreign))
     report.goal("reads", judge.reads, ">=", enough)
     report.goal("share served from the cache, or nothing is shown", judge.hits / max(judge.reads, 1), ">=", 0.5)
     for name in RHYTHM:

@@ -108,6 +108,11 @@ class Judge:
                 lines[write.key].append(write)
         self.lines = {key: Line(written) for key, written in lines.items()}
 
+    @property
+    def foreign(self) -> dict[str, int]:
+        """Errors that a cache may not raise, by their names."""
+        return {name: count for name, count in self.notes.items() if name.startswith("FOREIGN")}
+
     def process(self, name: str, records: Sequence[Record]) -> None:
         """Judge everything that one process read."""
         own = _own(records)

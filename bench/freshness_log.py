@@ -28,7 +28,7 @@ FLUSH_SECONDS = 0.5  # what a process that is killed has not written down yet
 SHELF = 10_000  # keys from here on are rows of the table that is truncated and refilled
 
 COMMITTED, ABORTED, UNKNOWN = range(3)
-KINDS = ("single", "pair", "bulk", "all", "merge", "copy", "truncate", "hold", "rollback", "plain", "own", "flood")
+KINDS = ("single", "pair", "bulk", "all", "merge", "copy", "truncate", "hold", "rollback", "plain", "own", "shelf")
 VIEWS = ("cached", "query", "get_or_load", "slow", "old", "shelf", "shared", "snapshot", "nested")
 
 _RECORD = struct.Struct("<cBHqqqqII")  # kind, view or outcome, key, version, three times, two counts

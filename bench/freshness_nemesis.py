@@ -209,11 +209,9 @@ class Nemesis:
     async def _late_answers(self) -> str | None:
         """The answers of the database are late, and the feed falls silent before one of them comes."""
         site = self._sites[0]  # the one that asks through the network
-        late = self._rng.uniform(0.4, 0.9)
-        await self._disturbed(site, f"answers {late:.1f} s late", late, answers=late, keep=True)
-        return await self._disturbed(
-            site, f"feed cut, answers {late:.1f} s late", 1.5 + late, answers=late, cut=True
-        )
+        late = self._rng.uniform(0.35, 0.6)  # well below the time after which a silent feed counts as down
+        await self._disturbed(site, f"answers {late:.1f} s late", self._rng.uniform(0.2, 0.4), answers=late)
+        return await self._disturbed(site, "feed cut, and such answers under way", 1.8 + late, cut=True)
 
     async def _disturbed(
         self,
@@ -224,7 +222,6 @@ class Nemesis:
         cut: bool = False,
         feed: float = 0.0,
         answers: float = 0.0,
-        keep: bool = False,
     ) -> str | None:
         name = site.member.name if site.member else "nobody"
         self._tell(f"{name}: {what}")
@@ -232,9 +229,8 @@ class Nemesis:
         try:
             await asyncio.sleep(seconds)
         finally:
-            if not keep:
-                site.feed.heal()
-                site.queries.heal()
+            site.feed.heal()
+            site.queries.heal()
         return name
 
     async def _crash(self) -> str | None:

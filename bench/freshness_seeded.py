@@ -66,7 +66,8 @@ async def check(server: EmbeddedServer, home: Path, bugs: list[Bug], seed: int, 
                 break
             await asyncio.sleep(0)
         if bug is RIGHT:
-            report.goal("violations found in what is right", broken, "<=", 0, detail)
+            broken += sum(judge.foreign.values())
+            report.goal("violations found in what is right", broken, "<=", 0, detail + ", ".join(judge.foreign))
         else:
             report.goal(f"violations found in: {bug.name}", broken, ">=", 1, detail)
 

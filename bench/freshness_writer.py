@@ -187,6 +187,18 @@ async def truncate(_writer: Writer, connection: Connection, token: int) -> Versi
     return {SHELF + key: version for key, version in versions.items()}
 
 
+async def shelf(writer: Writer, connection: Connection, token: int) -> Versions:
+    first = writer.rng.randrange(SHELVES) & ~1
+    await connection.execute("lock table shelf in row exclusive mode")
+    rows = await connection.fetch(
+        "update shelf set version = ((version >> 24) + 1 << 24) | $2 where id = any($1::int[])"
+        " returning id, version",
+        [first, first + 1],
+        token,
+    )
+    return {SHELF + row["id"]: row["version"] for row in rows}
+
+
 async def hold(writer: Writer, connection: Connection, token: int) -> Versions:
     """A transaction that commits seconds after it wrote."""
     versions = await _update(connection, [writer.rng.randrange(PAIRED, HELD)], token)
@@ -207,11 +219,11 @@ async def plain(writer: Writer, connection: Connection, token: int) -> Versions:
 
 ACTS: dict[str, Act] = {
     "single": single, "pair": pair, "bulk": bulk, "all": everything, "merge": merge, "copy": copy,
-    "truncate": truncate, "hold": hold, "rollback": bulk, "plain": plain, "own": single,
+    "truncate": truncate, "shelf": shelf, "hold": hold, "rollback": bulk, "plain": plain, "own": single,
 }  # fmt: skip
 MIXES: list[tuple[str, dict[str, float]]] = [
     ("fast", {"single": 6, "pair": 6, "bulk": 0.4, "rollback": 0.5, "merge": 1}),
-    ("fast", {"single": 6, "pair": 6, "merge": 1, "copy": 1}),
+    ("fast", {"single": 6, "pair": 6, "merge": 1, "copy": 1, "shelf": 0.5}),
     ("slow", {"bulk": 2, "all": 1, "truncate": 3, "copy": 2, "plain": 2, "rollback": 1}),
     ("hold", {"hold": 1}),
     ("hold", {"hold": 1}),
