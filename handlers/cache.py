@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ParamSpec, TypeAlias, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 import structlog
-from msgspec import structs
 
-from handlers.cache_keys import Call
+from handlers.cache_figures import Figures
+from handlers.cache_functions import cached_by
+from handlers.cache_keys import Tags, tag_set
 from handlers.cache_loads import Loads
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, Lookups, SharedCache
@@ -37,8 +37,6 @@ log = structlog.get_logger("pgreflex.cache")
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Tags: TypeAlias = "str | Iterable[str] | None"
-RATIO_SECONDS = 60.0
 SWEPT_AT_ONCE = 500  # entries; 1.5 ms
 
 
@@ -78,7 +76,7 @@ class Cache:
         self._loads = Loads(self.core, clock, max_direct_loads, shared)
         self._stopping = asyncio.Event()
         self._failure = ""
-        self._samples: deque[tuple[float, int, int]] = deque()
+        self._figures = Figures(self.core, clock)
 
     async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, **options: Unpack[Options]) -> Any:
         """The value of `key`, from the cache or else from `loader`; requests at the same time share one load.
@@ -211,7 +209,7 @@ class Cache:
         """Ask for the database's position four times in each max_staleness, until `stop`."""
         while not self._stopping.is_set():
             await self.probe()
-            self._sample()
+            self._figures.sample()
             more = True
             while more:
                 more = self.core.store.sweep(SWEPT_AT_ONCE)
@@ -246,84 +244,8 @@ class Cache:
 
     def status(self) -> CacheStatus:
         """Figures of this process. hit_ratio is None until something was asked for."""
-        core, spaces = self.core, self.core.namespaces.values()
-        return CacheStatus(
-            entries=len(core.store.entries),
-            bytes=core.store.bytes,
-            max_bytes=core.store.max_bytes,
-            hits_total=sum(space.hits for space in spaces),
-            misses_total=sum(space.misses for space in spaces),
-            bypassed_total=sum(space.bypassed for space in spaces),
-            stale_total=sum(space.stale for space in spaces),
-            saved_seconds_total=sum(space.saved_seconds for space in spaces),
-            refused_fills_total=core.refused,
-            invalidations_total=core.dropped,
-            evictions_total=core.store.evictions,
-            flushes_total=core.flushes,
-            hit_ratio=self._hit_ratio(),
-            age_bound_seconds=core.freshness.age(self._clock()),
-        )
+        return self._figures.status()
 
     def namespaces(self) -> tuple[NamespaceStatus, ...]:
         """Figures of each cached function and namespace, those with the most hits first."""
-        spaces = [space.status() for space in self.core.namespaces.values()]
-        return tuple(sorted(spaces, key=lambda space: -space.hits_total))
-
-    def _sample(self) -> None:
-        now = self._clock()
-        self._samples.append((now, *self._asked()))
-        while self._samples[0][0] < now - RATIO_SECONDS:
-            self._samples.popleft()
-
-    def _asked(self) -> tuple[int, int]:
-        """Reads that were hits, and all."""
-        spaces = self.core.namespaces.values()
-        hits = sum(space.hits for space in spaces)
-        return hits, hits + sum(space.misses + space.bypassed + space.stale for space in spaces)
-
-    def _hit_ratio(self) -> float | None:
-        _at, hits_then, asked_then = self._samples[0] if self._samples else (0.0, 0, 0)
-        hits, asked = self._asked()
-        return (hits - hits_then) / (asked - asked_then) if asked > asked_then else None
-
-
-def tag_set(tags: Tags) -> frozenset[str] | None:
-    """Tags as they were written, as a set; None stays None."""
-    if tags is None:
-        return None
-    return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)
-
-
-def cached_by(
-    find: Callable[[], Cache | None], *, tags: Tags, key: Callable[..., Hashable] | None, options: Options
-) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Cache what an async function returns in the cache that `find` gives at each call; None: call it."""
-    Policy.of(options, "", own=True)
-
-    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        call = Call(function, tag_set(tags), key)
-        policy = Policy.of(options, call.name, own=True)
-        if not call.has_name and not options.get("namespace"):
-            if policy.shared:
-                raise UsageError(
-                    f"{call.name} has no name that other processes would know, so they cannot share its values",
-                    hint="Add namespace=..., or move the function to the top of a module.",
-                )
-            policy = structs.replace(policy, shared=False)
-
-        async def cached_call(*args: P.args, **kwargs: P.kwargs) -> T:
-            cache = find()
-            if cache is None:
-                return await function(*args, **kwargs)
-            its_key = call.key(args, kwargs)
-            if scope_of_request.get() is None:
-                entry = cache.core.read(its_key, cache._clock())
-                if entry is not None:
-                    return entry.value  # type: ignore[no-any-return]
-            return await cache._loads.get(  # type: ignore[no-any-return]
-                its_key, lambda: function(*args, **kwargs), call.tags(args, kwargs), policy
-            )
-
-        return call.dressed(cached_call)
-
-    return decorate
+        return self._figures.namespaces()

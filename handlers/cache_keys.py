@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import inspect
 import string
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from pipeline.core.cachekey import AS_IS, freeze
 from pipeline.errors import UsageError
 
+Tags: TypeAlias = "str | Iterable[str] | None"
 _PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _NONE = inspect.Parameter.empty
 
@@ -108,3 +109,10 @@ def _written(value: Any) -> Any:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def tag_set(tags: Tags) -> frozenset[str] | None:
+    """Tags as they were written, as a set; None stays None."""
+    if tags is None:
+        return None
+    return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)

@@ -19,7 +19,8 @@ import structlog
 from handlers.cache_scope import Scope, flat, scope_of_request
 from handlers.cache_seams import Loader, SharedCache
 from handlers.cache_second import SecondLevel, unwrap
-from pipeline.core.cache import CacheCore, Offer
+from pipeline.core.cache import CacheCore
+from pipeline.core.cache_offer import Offer
 from pipeline.core.cache_policy import Policy
 from pipeline.core.cachekey import estimate_bytes
 from pipeline.core.fill import Flight, Verdict

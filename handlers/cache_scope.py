@@ -68,14 +68,15 @@ class Scope:
     def used(
         self, tags: frozenset[str], expires_at: float = math.inf, *, tainted: bool = False, stale: bool = False
     ) -> None:
-        """The request has been answered by a value that depends on `tags`. tainted: it may be part of none."""
+        """The request has been answered by a value that depends on `tags`. tainted: it may be part of none.
+        stale: it was flagged as such, which a load never gets."""
         if self.seen is not None:
             self.seen.note(tags, expires_at, stale)
         if self.loads:
             flight = self.loads[-1].flight
             flight.parts |= tags
             flight.parts_expire = min(flight.parts_expire, expires_at)
-            flight.tainted = flight.tainted or tainted or stale
+            flight.tainted = flight.tainted or tainted
 
 
 scope_of_request: ContextVar[Scope | None] = ContextVar("pgreflex_cache_scope", default=None)

@@ -1547,7 +1547,7 @@ CREATE FUNCTION pipeline.insert_statement(p_table text, p_values text) RETURNS t
 $$;
 
 CREATE FUNCTION pipeline.invalidate(tags text[] DEFAULT NULL::text[], prefix text DEFAULT NULL::text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin

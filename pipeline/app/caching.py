@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
-from handlers.cache import Cache, Tags, cached_by
+from handlers.cache import Cache
+from handlers.cache_functions import cached_by
+from handlers.cache_keys import Tags
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.loader import Loader, LoadMany
 from pipeline.core.cache_policy import Options, Span

@@ -34,12 +34,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import structs
 
 from pipeline.core import invalidation
 from pipeline.core.cache_namespace import SAMPLED, Namespace
+from pipeline.core.cache_offer import RETRY_SECONDS, Offer, is_of_use, judge, lifetime, settle
 from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Fence, Flight, Verdict
@@ -50,18 +51,8 @@ from pipeline.errors import UsageError
 
 NEVER_HEARD = None  # what was stored or begun before the feed spoke first may miss what it said before
 ANY_EPOCH = ""  # just flushed: the next batch may be of any epoch
-SURELY_EARLY = 16.0  # a draw of XFetch that reaches further has a chance of one in nine million
-RETRY_SECONDS = 1.0  # between refreshes of one value, when they fail
 REFILL_SECONDS = 60.0
 MOST_NAMESPACES = 1_000
-
-
-class Offer(NamedTuple):
-    """An entry that may be handed out. stale: flagged as such. refresh: one load is to replace it."""
-
-    entry: Entry
-    stale: bool
-    refresh: bool
 
 
 class CacheCore:
@@ -126,22 +117,14 @@ class CacheCore:
         entry = self.store.entries.get(key)
         if entry is None:
             return None
-        proved = self.freshness.valid_until
-        good_until = min(entry.expires_at, entry.ended_at)
-        if now <= proved and now < good_until:
-            entry.hits += 1
-            entry.used = now
-            return Offer(entry, stale=False, refresh=self._early(entry, now))
-        if now >= good_until + entry.policy.outlives:
+        if not is_of_use(entry, now):
             self.store.drop(key, "expired" if entry.ended_at == math.inf else "changed")
             return None
-        if now > proved and entry.ended_at == math.inf:
-            good_until = min(good_until, proved)
-        if now < good_until + policy.stale_while_revalidate:
+        offer = judge(entry, now, self.freshness.valid_until, policy, self._rng)
+        if offer is not None:
             entry.hits += 1
             entry.used = now
-            return Offer(entry, stale=True, refresh=now >= entry.retry_at)
-        return None
+        return offer
 
     def offer_after_error(self, key: Hashable, now: float, policy: Policy) -> Offer | None:
         """What may be handed out instead of the error of a load."""
@@ -154,13 +137,6 @@ class CacheCore:
         entry = self.store.entries.get(key)
         if entry is not None:
             entry.retry_at = now + RETRY_SECONDS
-
-    def _early(self, entry: Entry, now: float) -> bool:
-        """XFetch (Vattani et al., 2015): the closer to its end and the longer its load, the likelier."""
-        beta = entry.policy.early
-        if not beta or now < entry.retry_at:
-            return False
-        return now - entry.load_seconds * beta * math.log(1.0 - self._rng()) >= entry.expires_at
 
     def crowded(self, now: float) -> bool:
         """Whether so much has to be loaded that loads must take turns: nothing is proved, or a flush left much.
@@ -251,11 +227,7 @@ class CacheCore:
         now: float,
     ) -> bool:
         began = now if flight.began is None else flight.began
-        own = policy.ttl
-        if policy.negative_ttl is not None and is_negative(value):
-            own = policy.negative_ttl
-        spans = [span for span in (ttl, own and own * (1.0 - policy.jitter * self._rng())) if span is not None]
-        flight.expires_at = min(flight.parts_expire, began + min(spans, default=math.inf))
+        flight.expires_at = min(flight.parts_expire, began + lifetime(value, policy, ttl, self._rng))
         present = self.store.entries.get(flight.key)
         if flight.expires_at <= now or (present is not None and present.since > began):
             return False  # a detached load may end after a later one: what is served never goes back
@@ -270,14 +242,9 @@ class CacheCore:
             policy=policy,
             namespace=self.namespace(policy),
         )
-        if entry is None:
-            return False
-        entry.load_seconds = now - began
-        if policy.copy == "deep":
-            entry.plain_until = -math.inf
-        elif policy.early:
-            entry.plain_until -= SURELY_EARLY * policy.early * entry.load_seconds
-        return True
+        if entry is not None:
+            settle(entry, policy, now)
+        return entry is not None
 
     def change(self, tag: str, xid: int | None, now: float, *, forget: bool = False) -> None:
         """Transaction `xid` changed `tag`; None: somebody says so, and no snapshot is known to contain it.
@@ -342,8 +309,3 @@ class CacheCore:
 
     def on_down(self) -> None:
         self.freshness.on_down()
-
-
-def is_negative(value: Any) -> bool:
-    """Whether a value says that there is nothing: None, or an empty list, tuple, dict or set."""
-    return value is None or (isinstance(value, (list, tuple, dict, set, frozenset)) and not value)

@@ -4,7 +4,6 @@
 -- sent in parts of at most about 4,000 bytes, so that each fits into NOTIFY when it is packed.
 create or replace function pipeline.invalidate(tags text[] default null, prefix text default null) returns void
 language plpgsql
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -9,9 +9,11 @@ import pytest
 
 from handlers.cache import Cache
 from pipeline.core.cache_namespace import KEYS_COUNTED, SAMPLED, Sketch, shown
+from pipeline.core.cache_policy import Policy
 from pipeline.core.status import NamespaceStatus
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
+from pipeline.errors import UsageError
 from tests.conftest import eventually
 from tests.flow.cache_kit import Clock, Counted, Feed, cache_fixture, clock_fixture, feed_fixture  # noqa: F401
 
@@ -98,6 +100,27 @@ async def test_bytes_of_a_namespace_are_bounded(cache: Cache, feed: Feed) -> Non
     assert space(cache, "other").entries == 9
     await cache.get_or_load("last", Counted("x" * 1000), tags="t", namespace="other", max_entries=5)
     assert space(cache, "other").entries == 5
+
+
+async def test_what_was_read_is_passed_over_once(cache: Cache, feed: Feed) -> None:
+    async def load(key: str) -> None:
+        await cache.get_or_load(key, Counted(key), tags="t", namespace="three", max_entries=3)
+
+    for keys, left in (
+        ("abcabd", "abd"),
+        ("e", "bde"),
+    ):  # a and b were read again; a is the oldest, and was spared
+        for key in keys:
+            await load(key)
+        assert {key[2] for key in cache.core.store.entries} == set(left)  # type: ignore[index]
+
+
+async def test_names_of_namespaces_do_not_grow_without_bound(cache: Cache, feed: Feed) -> None:
+    for n in range(1_000):
+        cache.core.namespace(Policy(namespace=f"user-{n}"))
+    with pytest.raises(UsageError, match="1000 namespaces"):
+        await cache.get_or_load("k", Counted("v"), tags="t", namespace="one-more")
+    await cache.get_or_load("k", Counted("v"), tags="t", namespace="user-7")
 
 
 async def test_figures_tell_what_ended_values_and_what_was_refused(cache: Cache, feed: Feed, clock: Clock) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.core import fill
-from pipeline.core.cache import CacheCore, Offer
+from pipeline.core.cache import CacheCore
+from pipeline.core.cache_offer import Offer
 from pipeline.core.cache_policy import Policy
 from pipeline.core.fill import Fence, Flight, Verdict
 from pipeline.core.freshness import Freshness, Probe

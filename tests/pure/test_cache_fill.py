@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.cache import CacheCore
 from pipeline.core.events import Batch, Event
-from pipeline.core.fill import ROUNDS_KEPT, XIDS_KEPT, Fence, Flight, Verdict
+from pipeline.core.fill import PREFIXES_KEPT, ROUNDS_KEPT, XIDS_KEPT, Fence, Flight, Verdict
 from pipeline.core.snapshot import Snapshot
 
 NEW = Snapshot(1_000_000, 1_000_000)
@@ -180,3 +180,37 @@ def test_what_was_stored_before_the_feed_spoke_first_is_forgotten() -> None:
     assert cache.store.entries
     cache.on_position(NEW, 0.0)
     assert not cache.store.entries
+
+
+def test_prefixes_count_for_every_tag_that_begins_so_and_for_what_is_above_it() -> None:
+    past = fence()
+    begun = flight(past)
+    past.note_prefix("t:1", 7)
+    for tag, verdict in {
+        "t:1": Verdict.CHANGED,
+        "t:12": Verdict.CHANGED,
+        "t": Verdict.CHANGED,
+        "t:2": Verdict.STORED,
+        "u": Verdict.STORED,
+    }.items():
+        assert past.judge(begun, [tag], None) is verdict, tag
+    past.note_prefix("", 8)
+    assert past.judge(begun, ["u"], None) is past.judge(begun, [], None) is Verdict.CHANGED
+    past.flush()
+    past.on_position(Snapshot(9, 9))
+    past.begin(begun, 0.0)
+    assert past.judge(begun, ["t:1"], NEW) is Verdict.STORED
+
+
+def test_of_very_many_prefixes_none_is_forgotten() -> None:
+    past = fence()
+    tags = frozenset({"p0:1"})
+    begun = flight(past, tags)
+    for n in range(3 * PREFIXES_KEPT):
+        past.note_prefix(f"p{n}:", 100 + n)
+    assert len(past._prefixes) <= PREFIXES_KEPT + 1
+    past.on_position(Snapshot(1_000, 1_000))
+    assert past.judge(begun, tags, None) is Verdict.CHANGED
+    later = flight(past, tags)
+    assert past.judge(later, tags, Snapshot(100, 100)) is Verdict.OLD
+    assert past.judge(later, tags, Snapshot(1_000, 1_000)) is Verdict.STORED

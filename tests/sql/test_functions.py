@@ -38,7 +38,6 @@ RUN_AS_OWNER = {
     "enqueue_many",
     "enqueue_rows",
     "follow_ddl",
-    "invalidate",
     "latency",
     "maintain_archive",
     "percentile",
