@@ -62,12 +62,56 @@ class Node:
 
 
 def read_tree(text: str) -> Item:
-    """The tree of a text form. Raises ValueError for anything else."""
-    reader = _Reader(text)
-    item = reader.item()
-    if reader.word is not None:
-        raise ValueError("a node tree is followed by something else")
-    return item
+    """The tree of a text form. Raises ValueError for anything else.
+
+    A list is gathered as such, and a node as the list of its words and items, taken apart at its end.
+    """
+    outer: list[list[Item]] = []
+    items: list[Item] = []
+    labels: list[int] = []  # of the node that is being read, the places of its labels; of a list, none
+    inner: list[list[int]] = []
+    end = 0
+    for match in _WORD.finditer(text):
+        if match.start() != end:
+            raise ValueError("a node tree with a character that cannot be there")
+        end = match.end()
+        word = match[1]
+        first = word[0]
+        if first in "({":
+            outer.append(items)
+            inner.append(labels)
+            items, labels = [], [-1] if first == "{" else []
+        elif first in ")}":
+            if not outer or bool(labels) != (first == "}"):
+                raise ValueError("a node tree with a bracket that does not fit")
+            done: Item = _node(items, labels[1:]) if labels else items
+            items, labels = outer.pop(), inner.pop()
+            items.append(done)
+        elif first == ":" and labels and labels[-1] != len(items) - 1:
+            # what follows a label is its value whatever it looks like: a name may begin with a colon
+            labels.append(len(items))
+            items.append(word[1:])
+        elif word == "<>":
+            items.append(None)
+        elif first == '"':
+            items.append(_ESCAPED.sub(r"\1", word[1:-1]))
+        else:
+            items.append(_ESCAPED.sub(r"\1", word) if "\\" in word else word)
+    if outer or len(items) != 1 or text[end:].strip():
+        raise ValueError("a node tree ends in the middle, or is followed by something else")
+    return items[0]
+
+
+def _node(items: list[Item], labels: list[int]) -> Node:
+    """A node of its name, its labels and their values."""
+    fields: dict[str, Item] = {}
+    for place, label in enumerate(labels):
+        until = labels[place + 1] if place + 1 < len(labels) else len(items)
+        values = items[label + 1 : until]
+        fields[str(items[label])] = values[0] if len(values) == 1 else values
+    if not items or not isinstance(items[0], str) or (labels[0] if labels else len(items)) != 1:
+        raise ValueError("a node without a name, or a field without a label")
+    return Node(items[0], fields)
 
 
 def walk(item: Item) -> Iterator[Node]:
@@ -87,64 +131,3 @@ def queries(item: Item) -> list[Node]:
     if isinstance(item, Node):
         return [item] if item.tag == "QUERY" else []
     return [query for one in item or () for query in queries(one)] if isinstance(item, list) else []
-
-
-class _Reader:
-    """Takes the text apart, word by word; `word` is the next one, None at the end."""
-
-    def __init__(self, text: str) -> None:
-        self._matches = _WORD.finditer(text)
-        self._length = len(text.rstrip())
-        self._end = 0
-        self.word: str | None = ""
-        self.advance()
-
-    def advance(self) -> None:
-        match = next(self._matches, None)
-        if match is None:
-            if self._end != self._length:
-                raise ValueError("a node tree ends in the middle")
-            self.word = None
-            return
-        if match.start() != self._end:
-            raise ValueError("a node tree with a character that cannot be there")
-        self._end = match.end()
-        self.word = match[1]
-
-    def item(self) -> Item:
-        word = self.word
-        if word is None or word in "})":
-            raise ValueError("a node tree that ends too early")
-        self.advance()
-        if word == "{":
-            return self._node()
-        if word == "(":
-            return self._list()
-        if word == "<>":
-            return None
-        if word.startswith('"'):
-            word = word[1:-1]
-        return _ESCAPED.sub(r"\1", word) if "\\" in word else word
-
-    def _list(self) -> list[Item]:
-        found: list[Item] = []
-        while self.word != ")":
-            found.append(self.item())
-        self.advance()
-        return found
-
-    def _node(self) -> Node:
-        tag = self.item()
-        if not isinstance(tag, str):
-            raise ValueError("a node without a name")  # noqa: TRY004 - of the text, not of a type
-        fields: dict[str, Item] = {}
-        while self.word != "}":
-            label = self.item()
-            if not isinstance(label, str) or not label.startswith(":"):
-                raise ValueError(f"a field of {tag} without a label")
-            values = [self.item()]  # the first is a value whatever it looks like: a name may begin with a colon
-            while self.word is not None and self.word != "}" and not self.word.startswith(":"):
-                values.append(self.item())
-            fields[label[1:]] = values[0] if len(values) == 1 else values
-        self.advance()
-        return Node(tag, fields)
