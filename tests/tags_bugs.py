@@ -155,20 +155,19 @@ BUGS: dict[str, Bug] = {
     "of several values only the first counts": _patched(
         plan, "written", lambda old: lambda args, param: (old(args, param) or [None])[:1]
     ),
-    "`<> all` is read as `= any`": _patched(Node, "is_set", lambda old: lambda self, label: label == "useOr" or old(self, label)),
     "any comparison counts as equality": _patched(keys, "_EQUALITY", _equality_of_anything),
     "views are not followed": _no_views,
-    "functions of SQL are not followed": _patched(look, "check_function", lambda old: lambda function: old(function) and False),
-    "volatile functions and the clock pass": _patched(look, "check_function", lambda _old: lambda function: function.language == "sql"),
+    "functions of SQL are not followed": _patched(
+        look, "check_function", lambda old: lambda function: old(function) and False
+    ),
+    "volatile functions and the clock pass": _patched(
+        look, "check_function", lambda _old: lambda function: function.language == "sql"
+    ),
     "columns that a watch leaves out are forgotten": _patched(look, "check_watched", _only_sees),
     "a watch with disabled triggers passes": _replaced(
         "pipeline.watched_over(oid[])", "pipeline.watch_problem(w)", "null::text"
     ),
     "a partition's own watch is enough": _replaced(
-        "pipeline.watched_over(oid[])", "where not exists (select from pg_inherits i where i.inhrelid = u.above)",
-        "where u.above = u.relation or u.above in (select x.relation from pipeline.watch x)"
-    ),
-    "tables that a row is written to by their parent are only watched themselves": _replaced(
         "pipeline.watched_over(oid[])", "where not exists (select from pg_inherits i where i.inhrelid = u.above)",
         "where u.above = u.relation"
     ),

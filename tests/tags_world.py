@@ -101,6 +101,8 @@ class World:
             self.made.append(self.insert(table))
         if rng.random() < 0.96:
             self.watches.append(self.watch(table))
+        if rng.random() < 0.2:
+            self.watches += [f"select pipeline.watch('w.{part}')" for part in (f"{name}_0", f"{name}_1")]
 
     def watch(self, table: Relation) -> str:
         rng = self.rng
@@ -184,13 +186,15 @@ class World:
             "select * from {whole} {join} join w.{beside} {other} on true where {point}",
             "select * from w.{beside} {other} {join} join {whole} on true where {point}",
             "select * from (select {inner} from w.{table} order by {order} limit 2) {alias} where {point}",
+            "select * from (select {inner} from w.{table} order by {order} limit 1) {alias} where {point}",
+            "select * from (select {inner}, count(*) over () as n from w.{table}) {alias} where {point}",
             "select * from (select {inner}, count(*) over () as n from w.{table}) {alias} where {point}",
             "select * from (select {inner}, count(*) as n, max(c) as m from w.{table} group by {inner}) {alias}"
             " where {point}",
             "select * from (select * from w.{table}) {alias} where {point}",
             "select * from w.{beside} {other} where exists (select from {whole} where {point})",
             "with {other} as (select * from {whole} where {point}) select * from {other}",
-            "select (select sum(c) from {whole} where {point}) as s, n from w.{beside} {other}, generate_series(1, 2) n",
+            "select (select sum(c) from {whole} where {point}) from w.{beside} {other}, generate_series(1, 2)",
             "select * from {whole} where {point} union select * from {whole} where c = 1",
         ])  # fmt: skip
         return form.format(
@@ -340,7 +344,8 @@ class World:
         if same and rng.random() < 0.6:
             way = rng.choice(["in", "not in", "= any", "<>"])
             if way == "<>":
-                return f"{column} <> (select max({alias}.{same[0]}::text) from {source} {alias} where {inner})::{kind}"
+                most = f"max({alias}.{same[0]}::text)::{kind}"
+                return f"{column} <> (select {most} from {source} {alias} where {inner})"
             return f"{column} {way} (select {alias}.{rng.choice(same)} from {source} {alias} where {inner})"
         return f"{rng.choice(['', 'not '])}exists (select from {source} {alias} where {inner})"
 
@@ -442,6 +447,7 @@ class World:
             self.watch(table),
             self.watch(table),
             f"select pipeline.unwatch('w.{table.name}')",
+            f"alter table w.{table.name} disable trigger user",
             f"create table s.{table.name} as select * from w.{table.name} limit 1",
         ]
         if rng.random() < 0.3:
