@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-freshness check-freshness-bugs bench-feed bench-jobs chaos-jobs clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs chaos-jobs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ lock: $(READY_DEV)  ## Pin the newest dependencies that pyproject.toml allows
 
 check-jobs-model: $(READY_DEV)  ## Compare the job queue with its model over 10,000 random runs
 	PGREFLEX_JOBS_RANDOM=1 PGREFLEX_JOBS_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/sql/test_jobs_machine.py
+
+check-tags: $(READY_DEV)  ## Compare automatic tags with an oracle for SECONDS (120), then seed mistakes until each is found
+	@$(BIN)/python -m tests.check_tags
 
 check-jobs-bugs: $(READY_DEV)  ## Show that the tests of the job queue find each of many seeded mistakes
 	@$(BIN)/python -m tests.check_jobs_bugs $(ARGS)
