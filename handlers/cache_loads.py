@@ -71,6 +71,7 @@ class Loads:
         self._direct = asyncio.Semaphore(max_direct)
         self._second = SecondLevel(core, clock, shared)
         self._flying: dict[Hashable, Load] = {}
+        self._aloft: dict[Hashable, list[Flight]] = {}  # also those that nobody joins any more
 
     def __len__(self) -> int:
         return len(self._flying)
@@ -128,9 +129,11 @@ class Loads:
 
     def _begin(self, load: Load, loader: Loader, policy: Policy, scope: Scope | None) -> Load:
         self._flying[load.flight.key] = load  # whoever comes from now on joins this one, not a detached one
+        self._aloft.setdefault(load.flight.key, []).append(load.flight)
         inner = scope.inside(load) if scope is not None else Scope(loads=(load,))
         load.task = asyncio.create_task(self._fly(load, loader, policy, inner), name="cache-load")
         load.task.add_done_callback(_retrieve)
+        load.task.add_done_callback(lambda _task: self._land(load.flight))
         return load
 
     def _refresh(self, key: Hashable, loader: Loader, tags: frozenset[str] | None, policy: Policy) -> None:
@@ -170,12 +173,22 @@ class Loads:
                 current=loaded.current,
                 now=self._clock(),
             )
+            for older in self._aloft[flight.key]:
+                if older is flight:
+                    break
+                older.overtaken = True
             if load.verdict is Verdict.STORED:
                 await self._second.share(flight, loaded, policy)
             return loaded.value
         finally:
             if self._flying.get(flight.key) is load:
                 del self._flying[flight.key]
+
+    def _land(self, flight: Flight) -> None:
+        aloft = self._aloft[flight.key]
+        aloft.remove(flight)
+        if not aloft:
+            del self._aloft[flight.key]
 
     async def _alone(self, key: Hashable, loader: Loader, tags: frozenset[str] | None, scope: Scope) -> Any:
         """Load for one request only; what it is part of still learns what it depends on."""

@@ -206,14 +206,25 @@ class CacheCore:
             verdict = self.fence.judge(flight, whole, None)
         if verdict is not Verdict.STORED:
             self.refused += 1
-        elif flight.tainted or not self._store(flight, value, whole, snapshot, policy, ttl, size, now):
+        elif (
+            flight.tainted
+            or flight.overtaken
+            or not self._store(flight, value, whole, snapshot, policy, ttl, size, now)
+        ):
             verdict = Verdict.UNFIT
         space = self.namespace(policy)
         if verdict is not Verdict.STORED:
             space.refused[verdict.value] += 1
+            self._forget_older(flight)
         space.loads += 1
         space.load_seconds += 0.0 if flight.began is None else now - flight.began
         return verdict
+
+    def _forget_older(self, flight: Flight) -> None:
+        """Who was given what could not be stored is not to be served an older value next."""
+        present = self.store.entries.get(flight.key)
+        if present is not None and present.ended_at == math.inf and present.since <= (flight.began or -math.inf):
+            self.store.drop(flight.key, "replaced")
 
     def _store(
         self,

@@ -67,6 +67,7 @@ class Flight:
         "generation",
         "key",
         "late",
+        "overtaken",
         "parts",
         "parts_expire",
         "snapshot",
@@ -83,6 +84,7 @@ class Flight:
         self.floor: tuple[float, Snapshot] | None = None  # what was known of the database when it began
         self.snapshot: Snapshot | None = None  # of what it read, if that may be older than its beginning
         self.began: float | None = None
+        self.overtaken = False  # what a later load of the key read has been handed out
         self.late = False  # it turned out to depend on tags that it had not named
         self.expires_at = math.inf
         self.parts: frozenset[str] = frozenset()  # tags of cached values that it was made of

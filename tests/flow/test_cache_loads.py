@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from handlers.cache import Cache
+from handlers.cache_seams import Loaded
+from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.errors import QueryFailed
@@ -22,6 +24,31 @@ async def test_requests_at_the_same_time_share_one_load(cache: Cache, feed: Feed
     loader.gate.set()
     assert set(await asyncio.gather(*asking)) == {"v"}
     assert loader.calls == 1
+
+
+async def test_after_a_value_that_could_not_be_stored_nobody_is_served_an_older_one(
+    cache: Cache, feed: Feed, clock: Clock
+) -> None:
+    """A change that the newer load does not contain refuses it, and says nothing of the older value."""
+    before = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+    await cache.get_or_load("k", Counted(Loaded("old", before)), tags="orders:1")
+    clock.now += 1.01  # nothing is proved, so everybody loads
+    refused = Counted(Loaded("new", Snapshot(1, 1)))
+    assert await cache.get_or_load("k", refused, tags="orders:1") == "new"
+    clock.now -= 1.01  # as if the proof had come meanwhile
+    assert await cache.get_or_load("k", Counted("newest"), tags="orders:1") == "newest"
+
+
+async def test_a_load_that_a_later_one_overtook_is_not_stored(cache: Cache, feed: Feed) -> None:
+    first, second = Counted("old", open_=False), Counted(Loaded("new", Snapshot(1, 1)))
+    asking = asyncio.ensure_future(cache.get_or_load("k", first, tags=()))
+    await eventually(lambda: first.calls)
+    cache.core.fence.generation += 1  # whoever comes from now on does not join it
+    assert await cache.get_or_load("k", second, tags=()) == "new"
+    cache.core.fence.generation -= 1
+    first.gate.set()
+    assert await asking == "old"
+    assert cache.status().entries == 0
 
 
 async def test_while_nothing_is_proved_requests_share_young_loads_only_and_few_loads_run(
