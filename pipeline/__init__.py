@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
-    from pipeline.app.caching import cache, cached, http_cache, loader
+    from pipeline.app.caching import Loaded, cache, cached, http_cache, loader
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "Job",
     "JobHandle",
+    "Loaded",
     "PgreflexError",
     "Rate",
     "Retry",
@@ -60,6 +61,7 @@ __all__ = [
 _HOMES = {
     "Client": "pipeline.app",
     "connect": "pipeline.app",
+    "Loaded": "pipeline.app.caching",
     "cache": "pipeline.app.caching",
     "cached": "pipeline.app.caching",
     "http_cache": "pipeline.app.caching",

@@ -16,8 +16,8 @@ FILES = sorted(path for package in ("pipeline", "handlers") for path in (ROOT / 
 MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
 PUBLIC = [
-    "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "PgreflexError", "Rate",
-    "Retry", "Snooze", "Unique", "Workflow",
+    "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "Loaded", "PgreflexError",
+    "Rate", "Retry", "Snooze", "Unique", "Workflow",
     "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache", "loader",
     "middleware", "on", "task",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from handlers.cache import Cache
 from handlers.cache_functions import cached_by
 from handlers.cache_keys import Tags
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
+from handlers.cache_seams import Loaded
 from handlers.loader import Loader, LoadMany
 from pipeline.core.cache_policy import Options, Span
 from pipeline.core.cachekey import seconds
@@ -20,6 +21,8 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
+
+__all__ = ["Loaded", "cache", "cached", "current", "enter", "http_cache", "leave", "loader"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
