@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeVar, Unpack
 
@@ -198,6 +198,9 @@ class Cache:
             self._analyst.forget()
         log.info("cache emptied", reason=reason)
 
+    def on_recall(self, epoch: str, batches: Sequence[Batch]) -> None:
+        self.core.on_recall(epoch, batches, self._clock())
+
     def on_down(self, reason: str) -> None:
         self.core.on_down()
         log.info("feed is down; reads go to the database once the last proof runs out", reason=reason)
@@ -232,6 +235,7 @@ class Cache:
         else:
             self._failure = ""
             self.core.freshness.answered(before, answer)
+            self._loads.second.probed(before, answer.snapshot)
 
     async def stop(self) -> None:
         self._stopping.set()

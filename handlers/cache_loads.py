@@ -69,7 +69,7 @@ class Loads:
         self.core = core
         self._clock = clock
         self._direct = asyncio.Semaphore(max_direct)
-        self._second = SecondLevel(core, clock, shared)
+        self.second = SecondLevel(core, clock, shared)
         self._flying: dict[Hashable, Load] = {}
         self._aloft: dict[Hashable, list[Flight]] = {}  # also those that nobody joins any more
 
@@ -161,7 +161,7 @@ class Loads:
         try:
             async with self._turn(nested=len(scope.loads) > 1):
                 self.core.begin(flight, self._clock())
-                loaded = await self._second.load(flight, loader, policy)
+                loaded = await self.second.load(flight, loader, policy)
             load.verdict = self.core.finish(
                 flight,
                 loaded.value,
@@ -177,8 +177,7 @@ class Loads:
                 if older is flight:
                     break
                 older.overtaken = True
-            if load.verdict is Verdict.STORED:
-                await self._second.share(flight, loaded, policy)
+            await self.second.finished(flight, loaded, policy, load.verdict)
             return loaded.value
         finally:
             if self._flying.get(flight.key) is load:

@@ -5,14 +5,17 @@ Owns: the interfaces. Knows nothing of who stands behind them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from pipeline.core.cache import CacheCore
 from pipeline.core.cache_policy import QueryTags
+from pipeline.core.cache_shared import SharedRow
 from pipeline.core.freshness import Probe
 from pipeline.core.snapshot import Snapshot
+from pipeline.core.store import Entry
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -21,8 +24,8 @@ class Loaded(msgspec.Struct, frozen=True):
     snapshot: one all of which the value contains, by `pg_current_snapshot()` in the statement that read
     it or in an earlier one; None when unknown. tags: what the value depends on besides the tags that were
     announced. current: the snapshot was asked for after the loader had been called, so that it is no older
-    transaction's. ttl: seconds from the beginning of the load, if less than the policy's. was_shared: it comes
-    from the second level.
+    transaction's. ttl: seconds from the beginning of the load, if less than the policy's. row: where it comes
+    from in the second level.
     """
 
     value: Any
@@ -30,7 +33,7 @@ class Loaded(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     current: bool = False
     ttl: float | None = None
-    was_shared: bool = False
+    row: SharedRow | None = None
 
 
 Loader: TypeAlias = Callable[[], Awaitable[Any]]
@@ -75,29 +78,45 @@ class Lookups(Protocol):
     async def find(self, table: str, key: str, columns: Sequence[str] = ()) -> Lookup: ...
 
 
-class SharedEntry(msgspec.Struct, frozen=True):
-    """A value on its way to the second level. key: see stable_key. ttl: seconds that are left; None: no end."""
+class Use(msgspec.Struct, frozen=True):
+    """How one key is shared. name: its key for all processes. returns: the type that its function says it
+    returns, or None.
+    """
 
-    key: bytes
-    namespace: str
-    value: Any
-    tags: frozenset[str]
-    snapshot: Snapshot | None
-    ttl: float | None
+    key: Hashable
+    name: bytes
+    namespace: str = ""
+    returns: Any = None
 
 
 class SharedCache(Protocol):
     """A second level that all processes share. None of its calls may raise: it does without, and logs it.
 
-    What `get` returns is judged like anything that was loaded: by its snapshot, and without one it is not stored
-    if anything changed since it was asked for.
+    by_default: whether what says nothing of it is shared.
     """
 
-    async def get(self, key: bytes, tags: frozenset[str] | None) -> Loaded | None:
-        """What is stored, with `was_shared`; None: nothing that may be used."""
+    by_default: bool
 
-    async def put(self, entry: SharedEntry) -> None:
-        """Store it; whoever waits in `lead` for this key goes on."""
+    def join(self, core: CacheCore) -> None:
+        """Serve the cache that this is the core of."""
 
-    async def lead(self, key: bytes) -> bool:
-        """Whether this process is to load it. Else another one was loading it, and has ended or takes too long."""
+    async def settings(self) -> str | None:
+        """What else a value depends on in this process: the settings of its sessions. None: ask again later."""
+
+    async def get(self, use: Use, tags: frozenset[str] | None, load_seconds: float | None) -> Loaded | None:
+        """What is stored and may be served now, with its row; None: load it, and say `loaded` or `release`.
+
+        load_seconds: how long the last load took.
+        """
+
+    def loaded(self, use: Use) -> None:
+        """It was loaded, and is handed out."""
+
+    def put(self, use: Use, entry: Entry) -> None:
+        """It stands in the store: share it, soon."""
+
+    def release(self, use: Use) -> None:
+        """It was not loaded, or may not be shared: somebody else may load it."""
+
+    def probed(self, asked: float, answer: Snapshot) -> None:
+        """The database said where it stands; the question was sent at `asked`."""

@@ -146,6 +146,11 @@ class Cache(Section):
         le=3600,
         description="A cached read reflects all that was committed earlier than this.",
     )
+    shared: bool = Field(
+        default=False,
+        description="Cached values are shared between all processes through a table of the database. Single reads "
+        "and functions may say otherwise.",
+    )
 
 
 class Alerts(Section):

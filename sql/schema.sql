@@ -199,6 +199,203 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.cache_get(p_key bytea, p_epoch text, p_refused bigint, p_refused_at text, p_owner bigint, p_lease double precision, OUT version bigint, OUT snapshot text, OUT upper text, OUT tags text[], OUT value bytea, OUT load_ms real, OUT left_s double precision, OUT wait_s double precision) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_role constant oid := pipeline.cache_role();
+    v_leads boolean := false;
+begin
+    loop
+        select r.version, r.snapshot::text, r.upper::text, r.tags, r.value, r.load_ms,
+            extract(epoch from r.expires_at - pipeline.now())::float8
+        into version, snapshot, upper, tags, value, load_ms, left_s
+        from (
+            select c.* from pipeline.cache_0 c where c.role = v_role and c.key = p_key
+            union all
+            select c.* from pipeline.cache_1 c where c.role = v_role and c.key = p_key
+        ) r
+        where r.epoch = p_epoch and (r.expires_at is null or r.expires_at > pipeline.now())
+            and (p_refused is null or r.version <> p_refused or r.snapshot::text <> p_refused_at)
+        order by pg_snapshot_xmax(r.snapshot) desc
+        limit 1;
+        if found or v_leads then
+            exit;
+        end if;
+        insert into pipeline.cache_lease as l (role, key, owner, until)
+        values (v_role, p_key, p_owner, pipeline.now() + make_interval(secs => least(p_lease, 60)))
+        on conflict (role, key) do update set owner = excluded.owner, until = excluded.until
+            where l.until < pipeline.now() or l.owner = excluded.owner;
+        if not found then
+            select extract(epoch from l.until - pipeline.now())::float8 into wait_s
+            from pipeline.cache_lease l where l.role = v_role and l.key = p_key;
+            wait_s := greatest(coalesce(wait_s, 0), 0);
+            return;
+        end if;
+        v_leads := true; -- whoever led before may have written the row since we looked
+    end loop;
+    if version is not null and v_leads then
+        delete from pipeline.cache_lease l where l.role = v_role and l.key = p_key and l.owner = p_owner;
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.cache_half_bytes() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select value::bigint / 2 from pipeline.setting where name = 'cache_shared_max_bytes'
+$$;
+
+CREATE FUNCTION pipeline.cache_open_half() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_name constant text := 'pipeline.cache_' || (select last_value from pipeline.cache_half);
+begin
+    return case when pg_total_relation_size(v_name) < pipeline.cache_half_bytes() then v_name end;
+end
+$$;
+
+CREATE FUNCTION pipeline.cache_put(p_epoch text, p_owner bigint, p_keys bytea[], p_versions bigint[], p_namespaces text[], p_values bytea[], p_tags text[], p_snapshots text[], p_ttls double precision[], p_load_ms real[]) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_role constant oid := pipeline.cache_sharer();
+    v_half constant text := pipeline.cache_open_half();
+    v_upper constant pg_snapshot := pg_current_snapshot();
+begin
+    if v_half is not null and p_epoch = pipeline.epoch() then
+        execute format('insert into %s as c (role, key, version, namespace, epoch, snapshot, upper, tags, value, load_ms,
+                                             expires_at, raised_at)
+            select $1, u.key, u.version, u.namespace, $2, u.snapshot::pg_snapshot, $11,
+                array(select json_array_elements_text(u.tags::json)), u.value, u.load_ms,
+                pipeline.now() + make_interval(secs => u.ttl), pipeline.now()
+            from unnest($3, $4, $5, $6, $7, $8, $9, $10)
+                u(key, version, namespace, value, tags, snapshot, ttl, load_ms)
+            where length(u.key) <= 64 and length(u.value) <= 1048576 and length(u.tags) <= 65536
+                and length(u.namespace) <= 200
+            order by u.key
+            on conflict (role, key) do update
+            set version = excluded.version, namespace = excluded.namespace, epoch = excluded.epoch,
+                snapshot = excluded.snapshot, upper = excluded.upper, tags = excluded.tags, value = excluded.value,
+                load_ms = excluded.load_ms, expires_at = excluded.expires_at, raised_at = excluded.raised_at
+            where c.epoch <> excluded.epoch or c.expires_at < pipeline.now()
+                or pg_snapshot_xmax(excluded.snapshot) >= pg_snapshot_xmax(c.snapshot)', v_half)
+        using v_role, p_epoch, p_keys, p_versions, p_namespaces, p_values, p_tags, p_snapshots, p_ttls, p_load_ms,
+            v_upper;
+    end if;
+    if v_half is not null then
+        perform pipeline.cache_release(p_owner, p_keys);
+        return v_upper::text;
+    end if;
+    return null;
+end
+$_$;
+
+CREATE FUNCTION pipeline.cache_raise(p_epoch text, p_keys bytea[], p_versions bigint[], p_snapshot text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_role constant oid := pipeline.cache_sharer();
+    v_half constant text := pipeline.cache_open_half();
+    v_other constant text := translate(v_half, '01', '10');
+begin
+    if v_half is null or p_epoch <> pipeline.epoch() then
+        return v_half is not null;
+    end if;
+    -- in the order of keys, as cache_put does, so that two never wait for each other
+    execute format('with due as materialized (
+            select c.role, c.key from %s c join unnest($3, $4) u(key, version) using (key, version)
+            where c.role = $1 and c.epoch = $2 and c.raised_at < pipeline.now() - interval ''5 seconds''
+            order by c.key for no key update of c)
+        update %1$s c set snapshot = $5::pg_snapshot, raised_at = pipeline.now() from due
+        where c.role = due.role and c.key = due.key', v_half)
+    using v_role, p_epoch, p_keys, p_versions, p_snapshot;
+    execute format('insert into %s (role, key, version, namespace, epoch, snapshot, upper, tags, value, load_ms, expires_at, raised_at)
+        select c.role, c.key, c.version, c.namespace, c.epoch, $5::pg_snapshot, c.upper, c.tags,
+            c.value, c.load_ms, c.expires_at, pipeline.now()
+        from %s c join unnest($3, $4) u(key, version) using (key, version)
+        where c.role = $1 and c.epoch = $2
+        order by c.key
+        on conflict do nothing', v_half, v_other)
+    using v_role, p_epoch, p_keys, p_versions, p_snapshot;
+    return true;
+end
+$_$;
+
+CREATE FUNCTION pipeline.cache_release(p_owner bigint, p_keys bytea[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_role constant oid := pipeline.cache_sharer();
+begin
+    delete from pipeline.cache_lease l using (
+        select e.role, e.key from pipeline.cache_lease e
+        where e.role = v_role and e.key = any (p_keys) and e.owner = p_owner
+        order by e.key for update
+    ) mine
+    where l.role = mine.role and l.key = mine.key;
+end
+$$;
+
+CREATE FUNCTION pipeline.cache_role() RETURNS oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(
+        (select r.oid from pg_roles r where r.rolname = nullif(current_setting('role'), 'none')),
+        (select r.oid from pg_roles r where r.rolname = session_user))
+$$;
+
+CREATE FUNCTION pipeline.cache_sharer() RETURNS oid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_role constant oid := pipeline.cache_role();
+begin
+    if not has_function_privilege(v_role, 'pipeline.cache_get(bytea,text,bigint,text,bigint,float8)', 'execute') then
+        raise insufficient_privilege using
+            message = 'this role may not share values of the cache',
+            hint = 'Grant it execute on function pipeline.cache_get.';
+    end if;
+    return v_role;
+end
+$$;
+
+CREATE FUNCTION pipeline.cache_turn() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $$
+begin
+    perform pipeline.cache_sharer();
+    if not pg_try_advisory_xact_lock(1885697639, 19) then
+        return false;
+    end if;
+    if pipeline.cache_open_half() is not null then
+        return true;
+    end if;
+    delete from pipeline.cache_lease l where l.until < pipeline.now() - interval '1 minute';
+    if (select last_value from pipeline.cache_half) = 0 then
+        truncate pipeline.cache_1;
+        perform setval('pipeline.cache_half', 1);
+    else
+        truncate pipeline.cache_0;
+        perform setval('pipeline.cache_half', 0);
+    end if;
+    return pipeline.cache_open_half() is not null;
+exception when lock_not_available then
+    return false;
+end
+$$;
+
 CREATE FUNCTION pipeline.cancel_dependents(p_needed bigint[], p_job bigint[], p_what text[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3872,6 +4069,55 @@ CREATE TABLE pipeline.alert_state (
     CONSTRAINT alert_state_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'firing'::text, 'resolved'::text])))
 );
 
+CREATE UNLOGGED TABLE pipeline.cache_0 (
+    role oid NOT NULL,
+    key bytea NOT NULL,
+    version bigint NOT NULL,
+    namespace text NOT NULL,
+    epoch text NOT NULL,
+    snapshot pg_snapshot NOT NULL,
+    upper pg_snapshot NOT NULL,
+    tags text[] NOT NULL,
+    value bytea NOT NULL,
+    load_ms real NOT NULL,
+    expires_at timestamp with time zone,
+    raised_at timestamp with time zone NOT NULL
+)
+WITH (autovacuum_enabled='false', fillfactor='70', toast_tuple_target='256');
+ALTER TABLE ONLY pipeline.cache_0 ALTER COLUMN value SET STORAGE EXTERNAL;
+
+CREATE UNLOGGED TABLE pipeline.cache_1 (
+    role oid CONSTRAINT cache_0_role_not_null NOT NULL,
+    key bytea CONSTRAINT cache_0_key_not_null NOT NULL,
+    version bigint CONSTRAINT cache_0_version_not_null NOT NULL,
+    namespace text CONSTRAINT cache_0_namespace_not_null NOT NULL,
+    epoch text CONSTRAINT cache_0_epoch_not_null NOT NULL,
+    snapshot pg_snapshot CONSTRAINT cache_0_snapshot_not_null NOT NULL,
+    upper pg_snapshot CONSTRAINT cache_0_upper_not_null NOT NULL,
+    tags text[] CONSTRAINT cache_0_tags_not_null NOT NULL,
+    value bytea CONSTRAINT cache_0_value_not_null NOT NULL,
+    load_ms real CONSTRAINT cache_0_load_ms_not_null NOT NULL,
+    expires_at timestamp with time zone,
+    raised_at timestamp with time zone CONSTRAINT cache_0_raised_at_not_null NOT NULL
+)
+WITH (autovacuum_enabled='false', fillfactor='70', toast_tuple_target='256');
+ALTER TABLE ONLY pipeline.cache_1 ALTER COLUMN value SET STORAGE EXTERNAL;
+
+CREATE SEQUENCE pipeline.cache_half
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    MAXVALUE 1
+    CACHE 1
+    CYCLE;
+
+CREATE UNLOGGED TABLE pipeline.cache_lease (
+    role oid NOT NULL,
+    key bytea NOT NULL,
+    owner bigint NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
 CREATE TABLE pipeline.consumer (
     name text NOT NULL,
     lineage text NOT NULL,
@@ -4645,6 +4891,15 @@ ALTER TABLE ONLY pipeline.alert_sink
 ALTER TABLE ONLY pipeline.alert_state
     ADD CONSTRAINT alert_state_pkey PRIMARY KEY (kind, rule, instance);
 
+ALTER TABLE ONLY pipeline.cache_0
+    ADD CONSTRAINT cache_0_pkey PRIMARY KEY (role, key);
+
+ALTER TABLE ONLY pipeline.cache_1
+    ADD CONSTRAINT cache_1_pkey PRIMARY KEY (role, key);
+
+ALTER TABLE ONLY pipeline.cache_lease
+    ADD CONSTRAINT cache_lease_pkey PRIMARY KEY (role, key);
+
 ALTER TABLE ONLY pipeline.consumer
     ADD CONSTRAINT consumer_pkey PRIMARY KEY (name);
 
@@ -4877,6 +5132,14 @@ REVOKE ALL ON FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds
 REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cache_half_bytes() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cache_open_half() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cache_role() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.cache_sharer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.cancel_dependents(p_needed bigint[], p_job bigint[], p_what text[]) FROM PUBLIC;
 

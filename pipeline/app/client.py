@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from handlers.cache import Cache
+from handlers.cache_shared import SharedLevel
 from pipeline.app import caching
 from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
@@ -33,6 +34,7 @@ from pipeline.core.workflow import Batch, Workflow
 from pipeline.db.admin import emit
 from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
+from pipeline.db.cache_shared import SharedTable, shared_database
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.query_tags import QueryAnalyst
@@ -54,6 +56,7 @@ class Client:
     max_entries: bounds of what is cached. max_staleness: seconds. sinks: further listeners of the feed. pump:
     stand by to pump the feed when no other process does. two_phase: as the setting feed.two_phase;
     it must be the same in every process that may pump. encryption_keys: as the setting jobs.encryption_keys.
+    shared: as the setting cache.shared.
     """
 
     def __init__(
@@ -69,10 +72,13 @@ class Client:
         pump: bool = True,
         two_phase: bool = False,
         encryption_keys: Sequence[str] = (),
+        shared: bool = False,
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
         self._job_database = job_database(dsn, max_size=2)
+        self._shared_database = shared_database(dsn)
+        self.shared = SharedLevel(SharedTable(self._shared_database, self.database), by_default=shared)
         self.cache = Cache(
             prober=CacheDatabase(self.database, self._probes),
             lookups=Lookups(self.database),
@@ -80,6 +86,7 @@ class Client:
             max_bytes=max_bytes,
             max_entries=max_entries,
             max_staleness=max_staleness,
+            shared=self.shared,
         )
         self.bulk = Bulk(self.database)
         seals = sealer(encryption_keys)
@@ -90,7 +97,7 @@ class Client:
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
         poll_only = PollOnly()
-        services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, reporter]
+        services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, self.shared, reporter]
         if pump:
             services.append(NeedsSession(self.pump, poll_only))
         self._supervisor = Supervisor(services, drain_timeout=5)
@@ -102,6 +109,7 @@ class Client:
         await self.database.open()
         await self._probes.open()
         await self._job_database.open()
+        await self._shared_database.open()
         self._supervisor.start()
         current_jobs.enter(self.jobs)
         caching.enter(self.cache)
@@ -112,7 +120,7 @@ class Client:
         caching.leave(self.cache)
         current_jobs.leave(self.jobs)
         await self._supervisor.stop()
-        for database in (self.database, self._probes, self._job_database):
+        for database in (self.database, self._probes, self._job_database, self._shared_database):
             await database.close()
 
     async def __aenter__(self) -> Client:
@@ -170,6 +178,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
         "max_bytes": int(config.cache.max_bytes),  # pydantic's own kind of int has no wire form
         "max_entries": config.cache.max_entries,
         "max_staleness": config.cache.max_staleness_seconds,
+        "shared": config.cache.shared,
         "two_phase": config.feed.two_phase,
         "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],
     }

@@ -33,7 +33,7 @@ Theory of operation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -79,6 +79,7 @@ class CacheCore:
         self.flushes = 0
         self.unreadable = 0
         self._rng = rng
+        self.position: Snapshot | None = None  # all that it sees has been delivered since the last flush
         self._epoch: str | None = NEVER_HEARD
         self._refills = 0
         self._refill_until = -math.inf
@@ -98,6 +99,11 @@ class CacheCore:
         if bounds not in ((None, None), (space.max_bytes, space.max_entries)):
             self.store.bound(space, *bounds)
         return space
+
+    @property
+    def epoch(self) -> str | None:
+        """The feed's, where it is known."""
+        return self._epoch or None
 
     def read(self, key: Hashable, now: float) -> Entry | None:
         """The entry that may be handed out as it is, counted as a hit, or None: then see `offer`."""
@@ -294,6 +300,8 @@ class CacheCore:
         xid = None if event.op == "w" else event.xid
         for tag in event.changed():
             self.change(tag, xid, now)
+            if xid is None:
+                self.fence.note(tag, event.xid)  # a row of another process that contains it is tagged rightly
         if event.op == "e" and event.name == invalidation.CHANNEL:
             said = invalidation.parse(event.payload)
             if said is None:
@@ -307,11 +315,24 @@ class CacheCore:
     def on_position(self, position: Snapshot, now: float) -> None:
         if self._epoch is NEVER_HEARD:
             self.on_flush(now)
+        self.position = position
         self.fence.on_position(position)
         self.freshness.on_position(position)
 
+    def on_recall(self, epoch: str, batches: Sequence[Batch], now: float) -> None:
+        """Just after a flush: what came before it, as far as the feed remembers."""
+        self._epoch = epoch
+        for batch in batches:
+            if batch.flush:
+                self.fence.flush()
+            for event in batch.events:
+                self.on_event(event, now)
+            if batch.position is not None:
+                self.fence.on_position(Snapshot.parse(batch.position))
+
     def on_flush(self, now: float) -> None:
         self._epoch = ANY_EPOCH
+        self.position = None
         self.flushes += 1
         self._refills = self.store.end_every(min(now, self.freshness.valid_until), now, "flushed")
         self._refill_until = now + REFILL_SECONDS

@@ -1,12 +1,12 @@
 """What the feed asks of those who listen to it.
 
-Owns: the two kinds of listener. Knows neither how batches travel nor what is done with them.
+Owns: the kinds of listener. Knows neither how batches travel nor what is done with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.core.events import Batch, Event
 from pipeline.core.snapshot import Snapshot
@@ -29,6 +29,18 @@ class FeedSink(Protocol):
 
     def on_down(self, reason: str) -> None:
         """The feed is interrupted; nothing is known until the next `on_flush` or `on_batch`."""
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A FeedSink that also wants to know, after a flush, what the feed still remembers of the time before."""
+
+    def on_recall(self, epoch: str, batches: Sequence[Batch]) -> None:
+        """The feed has this epoch, and these are its last batches, without a gap and oldest first; perhaps none.
+
+        They end where the feed goes on. Where one carries a position, everything that the position sees came in
+        it or before it, and everything else comes behind it.
+        """
 
 
 class EventConsumer(Protocol):

@@ -25,6 +25,10 @@ Theory of operation
     After a flush, and at the start, changes may have been missed that nobody can name. All of them had
     committed before the feed resumed, so they are treated as one change of everything in the round of the
     flush: a snapshot must cover the first position after it.
+
+    A process need not begin without a past: the feed keeps its last minute, numbered and with positions. A fence
+    that is told all of it (`recall`) is one that was flushed before the oldest position of it, and a snapshot
+    must cover that one only.
 """
 
 from __future__ import annotations
@@ -209,6 +213,18 @@ class Fence:
         if snapshot is not None and not self._reaches(snapshot, folded):
             return Verdict.OLD
         return verdict
+
+    def admits(self, tags: Iterable[str], snapshot: Snapshot) -> bool:
+        """Whether a value that was loaded elsewhere, some time ago, contains every change delivered here.
+
+        Also refused is what somebody here said has changed, until the feed tells of a later change.
+        """
+        folded = self._floor
+        for slot in self._remembered(tags):
+            if slot.unseen == slot.last or not all(snapshot.sees(xid) for xid, _number, _round in slot.xids):
+                return False
+            folded = max(folded, slot.folded)
+        return self._reaches(snapshot, folded)
 
     def _remembered(self, tags: Iterable[str]) -> Iterator[_Slot]:
         """The slots of changes that touch `tags`: of the tag, of what is below it, of what is above it."""

@@ -50,6 +50,27 @@ class FeedStatus(msgspec.Struct, frozen=True):
     watches: tuple[WatchStatus, ...] = ()
 
 
+class SharedStatus(msgspec.Struct):
+    """One process's share in the table of values. Counters since the start.
+
+    hits: values taken. misses: there was none. refused: rows that were too old to be
+    proved. waited: loads of other processes that were waited for. stored: values written. raised: rows that were
+    said to be still true. unshareable: values without a form for all processes, or too large. foreign: rows that
+    could not be read. skipped: values not written, since there were too many or no room. failures: of the table.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    waited: int = 0
+    stored: int = 0
+    raised: int = 0
+    unshareable: int = 0
+    foreign: int = 0
+    skipped: int = 0
+    failures: int = 0
+
+
 class CacheStatus(msgspec.Struct, frozen=True):
     """One process's cache. hit_ratio is over the last minute. stale_total: reads that were flagged as stale."""
 

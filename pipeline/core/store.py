@@ -54,6 +54,7 @@ class Entry:
         "plain_until",
         "policy",
         "retry_at",
+        "shared",
         "since",
         "size",
         "snapshot",
@@ -94,6 +95,7 @@ class Entry:
         self.fresh = True
         self.doomed = False
         self.place = -1
+        self.shared = 0  # the version of the row that holds this value for all processes; 0: none
 
 
 class Store:

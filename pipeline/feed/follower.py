@@ -20,15 +20,16 @@ import msgspec
 import structlog
 
 from pipeline.core.events import Batch, decode
-from pipeline.core.feed import FeedSink
+from pipeline.core.feed import FeedSink, Recalls
 from pipeline.core.recent import Rate
 from pipeline.core.snapshot import Snapshot
-from pipeline.db.feed import FollowerSession
+from pipeline.db.feed import FollowerSession, Standing
 from pipeline.errors import DatabaseUnavailable
 from pipeline.runtime import Health
 
 DOWN_SECONDS = 0.75  # without a beat (four a second) before the feed counts as down
 DEAF_SECONDS = 3.0  # without a beat before the connection is given up and opened anew
+MOST_RECALLED = 5_000  # batches of the past: 25 s at the pump's fastest; 0.1 s of a start, and a few MB
 MOST_HEARD = 10_000  # payloads waiting to be taken in; beyond that they are dropped and replayed
 
 log = structlog.get_logger("pgreflex.follower")
@@ -143,18 +144,47 @@ class Follower:
         self._leader = standing.pid
         if self.epoch != standing.epoch:
             reason = "first connection" if self.epoch is None else "the server was restarted or replaced"
-            self.epoch, self.seq = standing.epoch, standing.seq
-            self._flush(reason)
+            await self._begin_anew(standing, reason)
             return
         while self.seq < standing.seq:
             rows = await self.session.replay(self.seq)
             batches = [decode(payload) for _seq, payload in rows]
             if not batches or batches[0].previous != self.seq:
-                self.seq = standing.seq
-                self._flush("more was missed than the feed remembers")
+                await self._begin_anew(standing, "more was missed than the feed remembers")
                 return
             for batch in batches:
                 self._deliver(batch)
+
+    async def _begin_anew(self, standing: Standing, reason: str) -> None:
+        """Go on from where the feed stands, after a flush, and tell what it remembers of the time before."""
+        recalling = [sink for sink in self._sinks if isinstance(sink, Recalls)]
+        batches = await self._remembered(standing) if recalling else []
+        self.epoch, self.seq = standing.epoch, standing.seq
+        self._flush(reason)
+        for sink in recalling:
+            sink.on_recall(str(standing.epoch), batches)
+
+    async def _remembered(self, standing: Standing) -> list[Batch]:
+        """The last batches of this epoch, without a gap, up to where the feed stands."""
+        found: list[Batch] = []
+        after = max(standing.seq - MOST_RECALLED, 0)
+        while after < standing.seq:
+            rows = await self.session.replay(after)
+            if not rows:
+                break
+            found += [decode(payload) for _seq, payload in rows]
+            after = rows[-1][0]
+        if not found:  # not one since the ring was emptied, and the position was noted then
+            return [Batch(str(standing.epoch), standing.seq, standing.seq, str(standing.position))]
+        last: list[Batch] = []
+        expected = standing.seq
+        for batch in reversed(found):
+            if batch.seq == expected and batch.epoch == standing.epoch:
+                last.append(batch)
+                expected = batch.previous
+            elif batch.seq < expected or last:
+                break
+        return last[::-1]
 
     def _deliver(self, batch: Batch) -> None:
         self.seq = batch.seq

@@ -11,6 +11,11 @@ import pytest
 # What an application may call once it has usage of the schema; the triggers of enqueue_on call enqueue_rows.
 FOR_APPLICATIONS = {
     "alerts",
+    "cache_get",
+    "cache_put",
+    "cache_raise",
+    "cache_release",
+    "cache_turn",
     "emit",
     "enqueue",
     "enqueue_many",
@@ -33,6 +38,11 @@ READABLE = {"leader", "ring"}
 OPEN = FOR_APPLICATIONS | OPEN_PARTS | FOR_FOLLOWERS
 RUN_AS_OWNER = {
     "alerts",
+    "cache_get",
+    "cache_put",
+    "cache_raise",
+    "cache_release",
+    "cache_turn",
     "emit",
     "enqueue",
     "enqueue_many",
@@ -63,6 +73,11 @@ CALLS = [
     "pipeline.raise_alert('disk.full', 'no room', 'warning')",
     "pipeline.resolve_alert('disk.full')",
     "pipeline.alerts()",
+    "pipeline.cache_get('k', 'e', null, null, 1, 1)",
+    "pipeline.cache_put('e', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "pipeline.cache_raise('e', '{}', '{}', '1:1:')",
+    "pipeline.cache_release(1, '{}')",
+    "pipeline.cache_turn()",
     "pipeline.now()",
 ]
 NO_DELETE = asyncpg.ObjectNotInPrerequisiteStateError  # a view of several tables, for whoever asks

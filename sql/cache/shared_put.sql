@@ -1,0 +1,13 @@
+-- shared_put: stores values for all processes of this role; a snapshot of what they can contain, null without room
+-- $1 text: the epoch
+-- $2 bigint: whose leases end
+-- $3 bytea[]: the keys
+-- $4 bigint[]: the versions
+-- $5 text[]: the namespaces
+-- $6 bytea[]: the values
+-- $7 text[]: the tags, a JSON array each
+-- $8 text[]: the snapshots
+-- $9 float8[]: seconds to live, null without end
+-- $10 real[]: milliseconds that the loads took
+-- locks: the rows, in the order of keys
+select pipeline.cache_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
