@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 import structlog
 
+from handlers.cache_check import Alarm, SelfCheck
 from handlers.cache_figures import Figures
 from handlers.cache_functions import cached_by
 from handlers.cache_keys import Tags, tag_set
@@ -25,11 +26,12 @@ from handlers.cache_loads import Loads
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, Lookups, SharedCache
 from pipeline.core.cache import CacheCore
+from pipeline.core.cache_check import Violation
 from pipeline.core.cache_policy import Options, Policy, QueryTags
 from pipeline.core.cachekey import freeze
 from pipeline.core.events import Batch
 from pipeline.core.snapshot import Snapshot
-from pipeline.core.status import CacheStatus, NamespaceStatus
+from pipeline.core.status import CacheStatus, HotKey, NamespaceStatus
 from pipeline.errors import PgreflexError, UsageError
 from pipeline.runtime import Health, describe
 
@@ -46,7 +48,7 @@ class Cache:
     prober: the database that is asked for its position. max_bytes, max_entries: bounds; bytes are estimates.
     max_staleness: seconds; a read served from the cache reflects every transaction that committed longer ago.
     max_direct_loads: how many loads may run at once while nothing may be served. shared: a second level that all
-    processes share. analyst: finds the tags of queries. clock: monotonic seconds.
+    processes share. analyst: finds the tags of queries. alarm: told of violations. clock: monotonic seconds.
     """
 
     name = "cache"
@@ -62,6 +64,7 @@ class Cache:
         shared: SharedCache | None = None,
         analyst: Analyst | None = None,
         lookups: Lookups | None = None,
+        alarm: Alarm | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_staleness <= 0:
@@ -74,9 +77,11 @@ class Cache:
         self._clock = clock
         self._analyst = analyst
         self._loads = Loads(self.core, clock, max_direct_loads, shared)
+        self.self_check = SelfCheck(self.core, prober, clock, retract=self.invalidate, alarm=alarm)
+        self._loads.check = self.self_check
         self._stopping = asyncio.Event()
         self._failure = ""
-        self._figures = Figures(self.core, clock)
+        self._figures = Figures(self.core, self.self_check.tally, clock)
 
     async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, **options: Unpack[Options]) -> Any:
         """The value of `key`, from the cache or else from `loader`; requests at the same time share one load.
@@ -253,3 +258,11 @@ class Cache:
     def namespaces(self) -> tuple[NamespaceStatus, ...]:
         """Figures of each cached function and namespace, those with the most hits first."""
         return self._figures.namespaces()
+
+    def hottest(self, count: int = 10) -> tuple[HotKey, ...]:
+        """The keys that are asked for most in this process, from a sample of one hit in 61."""
+        return self._figures.hottest(count)
+
+    def violations(self) -> tuple[Violation, ...]:
+        """The latest values that were served although they were wrong, of this process, the newest last."""
+        return tuple(self.self_check.tally.latest)

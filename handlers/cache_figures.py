@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from msgspec import structs
+
 from pipeline.core.cache import CacheCore
-from pipeline.core.status import CacheStatus, NamespaceStatus
+from pipeline.core.cache_check import Tally
+from pipeline.core.cache_figures import told
+from pipeline.core.status import CacheStatus, HotKey, NamespaceStatus
 
 RATIO_SECONDS = 60.0
 
@@ -17,23 +21,20 @@ RATIO_SECONDS = 60.0
 class Figures:
     """Call `sample` from time to time."""
 
-    def __init__(self, core: CacheCore, clock: Callable[[], float]) -> None:
+    def __init__(self, core: CacheCore, tally: Tally, clock: Callable[[], float]) -> None:
         self._core = core
+        self._tally = tally
         self._clock = clock
         self._samples: deque[tuple[float, int, int]] = deque()
 
     def status(self) -> CacheStatus:
         """Figures of this process. hit_ratio is None until something was asked for."""
-        core, spaces = self._core, self._core.namespaces.values()
-        return CacheStatus(
+        core = self._core
+        return structs.replace(
+            told(core.namespaces.values(), self._tally),
             entries=len(core.store.entries),
             bytes=core.store.bytes,
             max_bytes=core.store.max_bytes,
-            hits_total=sum(space.hits for space in spaces),
-            misses_total=sum(space.misses for space in spaces),
-            bypassed_total=sum(space.bypassed for space in spaces),
-            stale_total=sum(space.stale for space in spaces),
-            saved_seconds_total=sum(space.saved_seconds for space in spaces),
             refused_fills_total=core.refused,
             invalidations_total=core.dropped,
             evictions_total=core.store.evictions,
@@ -46,6 +47,11 @@ class Figures:
         """Figures of each cached function and namespace, those with the most hits first."""
         spaces = [space.status() for space in self._core.namespaces.values()]
         return tuple(sorted(spaces, key=lambda space: -space.hits_total))
+
+    def hottest(self, count: int) -> tuple[HotKey, ...]:
+        """The keys that are asked for most, of all namespaces."""
+        found = [key for space in self._core.namespaces.values() for key in space.status().hottest]
+        return tuple(sorted(found, key=lambda key: -key.hits)[:count])
 
     def sample(self) -> None:
         """Remember how many reads there were until now."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from handlers.cache_check import SelfCheck
 from handlers.cache_scope import Scope, flat, scope_of_request
 from handlers.cache_seams import Loader, SharedCache
 from handlers.cache_second import SecondLevel, unwrap
@@ -72,6 +73,7 @@ class Loads:
         self.second = SecondLevel(core, clock, shared)
         self._flying: dict[Hashable, Load] = {}
         self._aloft: dict[Hashable, list[Flight]] = {}  # also those that nobody joins any more
+        self.check: SelfCheck | None = None  # is told of what is handed out here
 
     def __len__(self) -> int:
         return len(self._flying)
@@ -86,7 +88,7 @@ class Loads:
     ) -> Any:
         space = self.core.namespace(policy)
         if scope is not None and (scope.bypass or any(load.flight.key == key for load in scope.loads)):
-            space.bypassed += 1
+            space.bypassed += not scope.checking
             return await self._alone(key, loader, tags, scope)
         asked = False
         for _attempt in range(JOINS):
@@ -97,6 +99,8 @@ class Loads:
                     self._refresh(key, loader, tags, policy)
                 if not asked:
                     self._count_offer(offer)
+                if self.check is not None:
+                    self.check.offered(offer, loader)
                 return _hand_out(offer, scope)
             if not asked:
                 asked = True

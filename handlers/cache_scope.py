@@ -43,10 +43,11 @@ class Scope:
     """Inside `bypass()`, `reads()`, other loads, or a transaction.
 
     loads: those that this request is part of, the outermost first. source: on what queries run there in place of
-    the cache's own connections. seen: who wants to know what is read.
+    the cache's own connections. seen: who wants to know what is read. checking: the cache checks itself, so that
+    this is no request.
     """
 
-    __slots__ = ("bypass", "loads", "seen", "source")
+    __slots__ = ("bypass", "checking", "loads", "seen", "source")
 
     def __init__(
         self,
@@ -55,8 +56,10 @@ class Scope:
         loads: tuple[Load, ...] = (),
         source: CacheSource | None = None,
         seen: Seen | None = None,
+        checking: bool = False,
     ) -> None:
         self.bypass = bypass
+        self.checking = checking
         self.loads = loads
         self.source = source
         self.seen = seen

@@ -151,6 +151,11 @@ class Cache(Section):
         description="Cached values are shared between all processes through a table of the database. Single reads "
         "and functions may say otherwise.",
     )
+    self_check: bool = Field(
+        default=True,
+        description="Each process reads a sample of its cache's hits again, at most one a second, "
+        "to see that they were right.",
+    )
 
 
 class Alerts(Section):

@@ -26,6 +26,7 @@ HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog
 LONE_TASKS = {
     "pipeline/runtime.py": "the supervisor's own: it cancels and awaits them",
     "handlers/cache_loads.py": "a load outlives the request that began it, for the others who wait for its value",
+    "handlers/cache_check.py": "a load is repeated in its request's context, and given up when it takes too long",
     "pipeline/testing/inline.py": "the thread of a plain task waits for it",
     "handlers/host.py": "the thread of a plain task waits for it",
     "pipeline/app/demo.py": "the start of the server runs in a thread, which a cancelled group could not end",

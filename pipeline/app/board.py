@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from handlers.jobs import JobWorker
+from pipeline.core.cache_figures import together
 from pipeline.core.events import Batch
 from pipeline.core.recent import Recent
 from pipeline.core.snapshot import Snapshot
@@ -106,20 +107,3 @@ class CacheBoard(Listener):
         }
         caches = [cache for _at, cache in self._reports.values()]
         return together(caches) if caches else None
-
-
-def together(caches: list[CacheStatus]) -> CacheStatus:
-    """Sums, and for the ratio and the bound what holds for all of them."""
-    counted = {
-        name: sum(getattr(cache, name) for cache in caches)
-        for name in CacheStatus.__struct_fields__
-        if name not in {"hit_ratio", "age_bound_seconds"}
-    }
-    ratios = [(c.hit_ratio, c.hits_total + c.misses_total) for c in caches if c.hit_ratio is not None]
-    weight = sum(reads for _ratio, reads in ratios)
-    bounds = [cache.age_bound_seconds for cache in caches]
-    return CacheStatus(
-        **counted,
-        hit_ratio=sum(ratio * reads for ratio, reads in ratios) / weight if weight else None,
-        age_bound_seconds=None if None in bounds else max(b for b in bounds if b is not None),
-    )

@@ -57,6 +57,7 @@ class Client:
     stand by to pump the feed when no other process does. two_phase: as the setting feed.two_phase;
     it must be the same in every process that may pump. encryption_keys: as the setting jobs.encryption_keys.
     shared: as the setting cache.shared.
+    self_check: read a sample of the cache's hits again, at most one a second, to see that they were right.
     """
 
     def __init__(
@@ -73,16 +74,19 @@ class Client:
         two_phase: bool = False,
         encryption_keys: Sequence[str] = (),
         shared: bool = False,
+        self_check: bool = True,
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
         self._job_database = job_database(dsn, max_size=2)
         self._shared_database = shared_database(dsn)
         self.shared = SharedLevel(SharedTable(self._shared_database, self.database), by_default=shared)
+        source = CacheDatabase(self.database, self._probes)
         self.cache = Cache(
-            prober=CacheDatabase(self.database, self._probes),
+            prober=source,
             lookups=Lookups(self.database),
             analyst=QueryAnalyst(self.database),
+            alarm=source.alarm,
             max_bytes=max_bytes,
             max_entries=max_entries,
             max_staleness=max_staleness,
@@ -98,6 +102,8 @@ class Client:
         reporter = Reporter(self._report)
         poll_only = PollOnly()
         services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, self.shared, reporter]
+        if self_check:
+            services.append(self.cache.self_check)
         if pump:
             services.append(NeedsSession(self.pump, poll_only))
         self._supervisor = Supervisor(services, drain_timeout=5)
@@ -180,6 +186,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
         "max_staleness": config.cache.max_staleness_seconds,
         "shared": config.cache.shared,
         "two_phase": config.feed.two_phase,
+        "self_check": config.cache.self_check,
         "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],
     }
     return Client(dsn or config.dsn, **{**known, **options})

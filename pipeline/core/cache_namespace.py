@@ -112,7 +112,9 @@ class Namespace:
             gone=dict(self.gone),
             mean_load_ms=self.mean_load * 1000 if self.loads else None,
             saved_seconds=self.saved_seconds,
-            hottest=tuple(HotKey(shown(key), count * SAMPLED) for key, count in self.sketch.top(KEYS_SHOWN)),
+            hottest=tuple(
+                HotKey(shown(key), count * SAMPLED, self.name) for key, count in self.sketch.top(KEYS_SHOWN)
+            ),
         )
 
 
@@ -132,13 +134,15 @@ class Sketch:
     high by that much, never too low.
     """
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "last")
 
     def __init__(self) -> None:
         self.counts: dict[Hashable, int] = {}
+        self.last: Hashable = None  # the one that came last
 
     def add(self, key: Hashable) -> None:
         counts = self.counts
+        self.last = key
         if key not in counts and len(counts) >= KEYS_COUNTED:
             rarest = min(counts, key=counts.__getitem__)
             counts[key] = counts.pop(rarest)

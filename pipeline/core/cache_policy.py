@@ -30,7 +30,8 @@ class Options(TypedDict, total=False):
     one load replaces it. stale_if_error: for how long it is served when its load fails. shared: keep it in the
     database's table, too, for all processes; None: as the configuration says. namespace: what it is counted and
     bounded with. max_bytes, max_entries: bounds of the namespace. copy: "share" hands the same object to
-    everybody, "deep" a copy of his own to each.
+    everybody, "deep" a copy of his own to each. check: whether a sample of hits is loaded again, to see that they
+    were right; None: where the load tells that it reads this database.
     """
 
     ttl: Span | None
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     max_bytes: int | None
     max_entries: int | None
     copy: Copy
+    check: bool | None
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Policy(msgspec.Struct, frozen=True):
     max_bytes: int | None = None
     max_entries: int | None = None
     copy: Copy = "share"
+    check: bool | None = None
 
     @classmethod
     def of(cls, options: Options, namespace: str, *, own: bool = False) -> Policy:
@@ -85,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True):
             max_bytes=options.get("max_bytes"),
             max_entries=options.get("max_entries"),
             copy=options.get("copy", "share"),
+            check=options.get("check"),
         )
         if not 0 <= policy.jitter <= 1:
             raise UsageError(f"a jitter of {policy.jitter} cannot be meant", hint="It is a share, 0 to 1.")

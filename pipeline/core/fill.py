@@ -37,6 +37,7 @@ import enum
 import math
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
 
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.tags import above
@@ -55,6 +56,15 @@ class Verdict(enum.Enum):
     OLD = "old"  # it read a state older than a change that had been delivered before it began
     FLUSHED = "flushed"  # everything was forgotten while it was loading
     UNFIT = "unfit"  # admitted but too large, out of time, overtaken by a later load, or made of refused parts
+
+
+class Mark(NamedTuple):
+    """What had been delivered at one moment: the number of the last change, the round, and the feed's position."""
+
+    number: int
+    round: int
+    generation: int
+    position: Snapshot | None
 
 
 class Flight:
@@ -190,6 +200,24 @@ class Fence:
         if flight.generation != self.generation:
             return True
         return any(slot.last > flight.start for slot in self._remembered(flight.tags or ()))
+
+    def mark(self, position: Snapshot | None) -> Mark:
+        """This moment, for `changed_since`. position: the feed's; None while it has none."""
+        return Mark(self.number, self._round, self.generation, position)
+
+    def changed_since(self, mark: Mark, tags: Iterable[str]) -> bool:
+        """Whether `tags` were changed after the mark, by a transaction that its position does not see.
+
+        True as well where so much came since that it is no longer remembered, and for a change of the mark's own
+        round. A change that is told a second time is none. Of the same generation only.
+        """
+        seen = mark.position
+        for slot in self._remembered(tags):
+            if slot.unseen > mark.number or slot.folded >= mark.round:
+                return True
+            if any(round_ >= mark.round and not (seen and seen.sees(xid)) for xid, _, round_ in slot.xids):
+                return True
+        return False
 
     def judge(self, flight: Flight, tags: Iterable[str], snapshot: Snapshot | None) -> Verdict:
         """Whether what the flight read, under `snapshot`, may be stored under `tags`."""

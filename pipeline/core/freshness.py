@@ -45,6 +45,16 @@ class Freshness:
         self._server: str | None = None
         self._foreign = False  # probes come from another server than the one that the feed last flushed for
 
+    @property
+    def position(self) -> Snapshot | None:
+        """Everything that it sees has been delivered; None: the feed is down."""
+        return self._position
+
+    @property
+    def proved_at(self) -> float:
+        """Everything that had committed by this moment has been delivered."""
+        return self.valid_until - self.max_staleness
+
     def answered(self, t0: float, probe: Probe) -> None:
         """A probe that was sent at `t0` has been answered.
 

@@ -71,8 +71,28 @@ class SharedStatus(msgspec.Struct):
     failures: int = 0
 
 
+class NamespaceFigures(msgspec.Struct, frozen=True):
+    """What is told of one cached function, or one namespace, to others. name: "" is the rest, summed up."""
+
+    name: str
+    entries: int = 0
+    bytes: int = 0
+    hits_total: int = 0
+    misses_total: int = 0
+    stale_total: int = 0
+    bypassed_total: int = 0
+    refused_total: int = 0
+    saved_seconds_total: float = 0.0
+
+
 class CacheStatus(msgspec.Struct, frozen=True):
-    """One process's cache. hit_ratio is over the last minute. stale_total: reads that were flagged as stale."""
+    """One process's cache. hit_ratio is over the last minute. stale_total: reads that were flagged as stale.
+
+    gone: entries by what ended them (size, count, expired, changed, cleared, flushed, replaced). refused: fills
+    that were not stored, by reason. checks_total: hits that were read again and judged; violations_total of them
+    were wrong. uncheckable_total: those of which nothing could be said. fresh_within_1s: the share that was right
+    and proved to be at most a second old, as if one more had failed; None: nothing was judged yet.
+    """
 
     entries: int = 0
     bytes: int = 0
@@ -88,6 +108,15 @@ class CacheStatus(msgspec.Struct, frozen=True):
     saved_seconds_total: float = 0.0  # hits times the mean load of their kind
     hit_ratio: float | None = None
     age_bound_seconds: float | None = None  # every read served now is at most this old; None: serving nothing
+    gone: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    checks_total: int = 0
+    fresh_within_1s_total: int = 0
+    fresh_within_60s_total: int = 0
+    violations_total: int = 0
+    uncheckable_total: int = 0
+    fresh_within_1s: float | None = None
+    namespaces: tuple[NamespaceFigures, ...] = ()  # those that are asked for most
 
 
 class HotKey(msgspec.Struct, frozen=True):
@@ -95,6 +124,7 @@ class HotKey(msgspec.Struct, frozen=True):
 
     key: str
     hits: int
+    namespace: str = ""
 
 
 class NamespaceStatus(msgspec.Struct, frozen=True):

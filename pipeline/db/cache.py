@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from pipeline.core.cache_check import Violation
 from pipeline.core.freshness import Probe
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.connection import Database
@@ -23,6 +26,7 @@ from pipeline.errors import ServerNotSuitable
 
 PROBE_SECONDS = 5.0
 TELL_SECONDS = 10.0
+LONGEST_LABEL = 200
 
 
 class CacheDatabase:
@@ -59,3 +63,12 @@ class CacheDatabase:
         """Say to every cache that tags have changed; returns the transaction. Raises our errors only."""
         row = await self._db.fetchrow("cache/invalidate", tags, prefix, timeout=TELL_SECONDS)
         return 0 if row is None else int(row["xid"])
+
+    async def alarm(self, violation: Violation) -> None:
+        """Raise the alert `cache_violation`. Names no key and no value. Raises our errors only."""
+        message = (
+            f"{violation.namespace} served a value that was wrong, and no change explains it; "
+            f"it depends on {', '.join(violation.tables)}"
+        )
+        labels = msgspec.json.encode({"namespace": violation.namespace[-LONGEST_LABEL:]}).decode()
+        await self._db.execute("cache/alarm", message, labels, timeout=TELL_SECONDS)
