@@ -47,8 +47,18 @@ class Slots:
         queue.changed.set()
 
     async def _slot(self) -> None:
-        shift, queue = self._shift, self._queue
         me = _this_task()
+        while True:
+            try:
+                return await self._serve(me)
+            except asyncio.CancelledError:
+                if self._shift.leaving():
+                    raise
+                # by what a job has left behind, a timer say; its slot is not to be missing from now on
+                await _go_on(me)
+
+    async def _serve(self, me: asyncio.Task[None]) -> None:
+        shift, queue = self._shift, self._queue
         while True:
             job = await queue.ready.get()
             if job is None:

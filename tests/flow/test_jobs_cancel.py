@@ -177,3 +177,31 @@ async def test_a_task_that_cancels_whoever_runs_it_has_failed_and_its_slot_goes_
         rows = await eventually(archived(sql, 3))
     assert [row["state"] for row in rows[1:]] == ["finished"] * 2
     assert (row["error"] or "").startswith("CancelledError") == (then == "waits")
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "gathers"])
+async def test_a_slot_that_is_cancelled_by_what_a_job_has_left_behind_goes_on(
+    store: JobStore, registry: Registry, sql: asyncpg.Connection, meanwhile: str
+) -> None:
+    slots: list[asyncio.Task[None] | None] = []
+
+    async def own(job: Job) -> None:
+        slots.append(asyncio.current_task())
+
+    async def together(jobs: list[Job]) -> None: ...
+
+    registry.add_task(own, name="own")
+    registry.add_task(together, name="together", batch=2, batch_wait=0.3)
+    async with running(store, registry, {"default": 1}) as worker:
+        await store.enqueue("own")
+        await eventually(archived(sql, 1))
+        [slot] = slots
+        assert slot is not None
+        if meanwhile == "gathers":
+            await store.enqueue("together")
+            await eventually(lambda: worker._slots["default"]._gathering)
+        slot.cancel()
+        await asyncio.sleep(0)
+        await store.enqueue("together")
+        rows = await eventually(archived(sql, 3 if meanwhile == "gathers" else 2))
+    assert {(row["state"], row["attempt"]) for row in rows} == {("finished", 1)}
