@@ -42,6 +42,17 @@ async def bells(sql: asyncpg.Connection) -> list[str]:
     return [row["payload"] for row in rows]
 
 
+async def test_the_clock_that_a_role_sets_for_itself_does_not_date_its_jobs(
+    sql: asyncpg.Connection, role: str
+) -> None:
+    await sql.execute(f"set session authorization {role}; set pipeline.fake_now = '2100-01-01'")
+    await sql.fetchval("select pipeline.enqueue('t')")
+    await sql.execute("reset session authorization")
+    assert await sql.fetchval("select count(*) from pipeline.job where run_at < '2100-01-01'") == 1
+    await sql.fetchval("select pipeline.enqueue('t')")
+    assert await sql.fetchval("select count(*) from pipeline.job where run_at = '2100-01-01'") == 1
+
+
 async def test_a_role_that_may_only_use_the_schema_can_enqueue(
     sql: asyncpg.Connection, store: JobStore, role: str
 ) -> None:
