@@ -2,11 +2,12 @@
 
 Owns: the order of the files, the lock, the history. Knows nothing of what the files contain.
 
-Numbered files in sql/migrations run once, in order, each in a transaction with its history row. The files of
-sql/functions and triggers/ hold only `create or replace`; each runs again whenever its text has changed.
+Numbered files in sql/migrations run once, in order. The files of sql/functions and triggers/ hold only `create or
+replace`; each runs again whenever its text has changed. An upgrade is one transaction: tables and the functions
+over them change at once, so applications that add jobs meanwhile find those from before or those from after.
 Several daemons may start at once: one migrates, the others wait. They poll a try-lock rather than queue for
 the lock, because a queued waiter holds a snapshot that `create index concurrently` would wait for. Through a
-transaction pooler all of it is one transaction, since nothing else would keep the lock.
+transaction pooler that transaction begins with the lock, since nothing else would keep it.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ async def migrate(dsn: str | None, *, patience: float = 60.0) -> list[str]:
                 await _lock(connection, patience)
                 await connection.execute(statement("admin/create_history"))
                 todo = plan(await applied(connection))
-                for file in todo.pending:
-                    await _run(connection, file)
+                async with connection.transaction():
+                    for file in todo.pending:
+                        await _run(connection, file)
             return [file.name for file in todo.pending]
     finally:
         await connection.close(timeout=5)
@@ -149,10 +151,9 @@ async def _lock(connection: OwnConnection, patience: float) -> None:
 
 async def _run(connection: OwnConnection, file: File) -> None:
     began = time.monotonic()
-    async with connection.transaction():
-        await connection.execute(file.text, timeout=600)
-        took = (time.monotonic() - began) * 1000
-        await connection.execute(statement("admin/record_migration"), file.name, file.checksum, took)
+    await connection.execute(file.text, timeout=600)
+    took = (time.monotonic() - began) * 1000
+    await connection.execute(statement("admin/record_migration"), file.name, file.checksum, took)
 
 
 def _read(path: Path, version: int | None) -> File:

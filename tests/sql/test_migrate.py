@@ -40,9 +40,12 @@ async def test_a_changed_function_is_installed_again(dsn: str, sql: asyncpg.Conn
     assert await migrate(dsn) == ["functions/110_watch.sql"]
 
 
-async def test_a_file_that_fails_leaves_nothing_of_itself(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = migrations.File("migrations/0001_x.sql", 1, "create table public.half(); select 1/0")
-    monkeypatch.setattr(migrations, "files", lambda: [broken])
+async def test_a_file_that_fails_leaves_nothing_of_the_upgrade(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = migrations.File("migrations/0001_x.sql", 1, "create table public.half()")
+    broken = migrations.File("functions/100_x.sql", None, "select 1/0")
+    monkeypatch.setattr(migrations, "files", lambda: [whole, broken])
     with pytest.raises(Exception, match="division by zero"):
         await migrate(empty_dsn)
     connection = await asyncpg.connect(empty_dsn)
@@ -57,3 +60,18 @@ async def test_waiting_for_another_process_ends_with_a_clear_error(dsn: str, sql
     await sql.execute("select pg_advisory_lock(1885697639, 1)")
     with pytest.raises(Busy, match="another process has been migrating"):
         await migrate(dsn, patience=0.2)
+
+
+async def test_a_task_that_was_unique_until_it_begins_and_for_a_time_can_still_be_added(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        """insert into pipeline.task (name, unique_by, unique_for, unique_states, on_clash) values
+               ('both', '*', '1 h', '{blocked,delayed,ready}', 'skip'),
+               ('begins', '*', null, '{blocked,delayed,ready}', 'skip'), ('ends', '*', '1 h', null, 'skip');
+           delete from pipeline.migration where name = 'migrations/0021_unique_windows.sql'"""
+    )
+    await migrate(dsn)
+    for task in ("both", "begins", "ends"):
+        first = await sql.fetchval("select pipeline.enqueue($1)", task)
+        assert await sql.fetchval("select pipeline.enqueue($1)", task) == first
