@@ -92,20 +92,31 @@ revoke execute on function pipeline.expire_jobs from public;
 -- retry_jobs: lets jobs run again: dead letters and whatever else has ended but not finished, and delayed ones at once
 --
 -- A job keeps its id; its attempts begin anew. Returns the ids of those that it let run.
--- locks, each in the order of their ids: the workflows; the jobs' rows in the archive; the delayed jobs; the leases that
--- still list one
+-- locks, each in the order of their ids: the workflows; the leases that still list one; the jobs' rows in the archive; the
+-- delayed jobs
 create or replace function pipeline.retry_jobs(ids bigint[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now constant timestamptz := pipeline.now();
+    v_these bigint[];
     v_back bigint[];
     v_leases bigint[];
     v_lane record;
 begin
     perform pg_current_xact_id(); -- before a position is drawn
     perform pipeline.lock_workflows(ids); -- before the jobs, as a resolver does
+    -- Before the jobs, too, as a worker does that writes. Those that come to list one meanwhile are few, and locked below. A
+    -- subquery without `exists` is hashed; `&&` and `= any` would compare each id with each.
+    v_these := array(
+        select a.id from pipeline.job_archive a where a.id = any(ids) and a.state <> 'finished'
+        union all
+        select j.id from pipeline.job j where j.id = any(ids) and j.pos is null and j.needs = 0
+    );
+    perform from pipeline.lease e
+    where (select bool_or(i in (select t from unnest(v_these) t)) from unnest(e.ids) i)
+    order by e.id for no key update;
     perform from pipeline.job_archive a where a.id = any(ids) and a.state <> 'finished' order by a.id for update;
     perform from pipeline.job j where j.id = any(ids) and j.pos is null and j.needs = 0 order by j.id for update;
     with ended as (
@@ -128,8 +139,7 @@ begin
         returning id
     )
     select array(select id from again union all select id from sooner) into v_back;
-    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has. A subquery
-    -- without `exists` is hashed; `&&` and `= any` would compare each id with each.
+    -- Whoever held one of them before holds it no more: a lease lists also what has ended, until all of it has.
     v_leases := array(
         select e.id from pipeline.lease e
         where (select bool_or(i in (select b from unnest(v_back) b)) from unnest(e.ids) i)

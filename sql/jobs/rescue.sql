@@ -4,7 +4,8 @@
 -- with the note it did run, without it nothing happens to it. The third loss ends a job, and so does one in its last
 -- attempt, unless it is the first: then it is not known whether the job had begun at all.
 -- Returns how many were given back, and how many failed.
--- locks: the leases, SKIP LOCKED: one that its worker is using this moment is left for the next time; the jobs
+-- locks: the leases, SKIP LOCKED: one that its worker is using this moment is left for the next time; the jobs,
+-- in the order of their ids
 with dead as materialized (
     select l.id, l.ids, l.started, l.worker
     from pipeline.lease l
@@ -29,6 +30,7 @@ with dead as materialized (
         end as end_of_it
     from (select unnest(ids) as id, started, worker from freed) f
     join pipeline.job j on j.id = f.id
+    order by j.id for update of j -- as whoever cancels them does
 ), again as (
     update pipeline.job j
     set attempt = j.attempt + l.ran, lost = j.lost + l.ran, pos = nextval('pipeline.job_pos'),

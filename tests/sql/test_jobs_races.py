@@ -430,3 +430,37 @@ async def test_two_retries_lock_what_they_change_in_one_order(
         assert await sql.fetchrow(last, rows[-1]) is not None
     assert sorted(await retried) == ids(jobs)
     assert await sql.fetchval("select count(*) from pipeline.lease where ids <> '{}'") == 0
+
+
+async def test_a_retry_that_waits_for_a_lease_has_not_locked_what_its_worker_may_wait_for(
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    await store.enqueue_many("t", [{}] * 2)
+    [ended, _] = await claim(store, worker)
+    await sql.execute("select pipeline.cancel_jobs($1)", [ended.id])
+    delayed = await sql.fetchval("select pipeline.enqueue('t', run_at => now() + interval '1 h')")
+    async with sql.transaction():
+        await sql.execute("select from pipeline.lease for no key update")
+        retried = asyncio.ensure_future(other.fetchval("select pipeline.retry_jobs($1)", [ended.id, delayed]))
+        await waits(sql, "transactionid")
+        for table, id_ in (("job", delayed), ("job_archive", ended.id)):
+            free = f"select id from pipeline.{table} where id = $1 for update skip locked"
+            assert await sql.fetchval(free, id_) == id_
+    assert sorted(await retried) == [ended.id, delayed]
+
+
+@pytest.mark.parametrize("how", ["rescue", "give back"])
+async def test_jobs_are_taken_from_a_worker_in_the_order_in_which_a_cancel_locks_them(
+    store: JobStore, worker: int, sql: asyncpg.Connection, other: asyncpg.Connection, how: str
+) -> None:
+    await store.enqueue_many("t", [{}] * 4)
+    jobs = ids(await claim(store, worker))
+    await sql.execute("update pipeline.lease set ids = $1", jobs[::-1])
+    await lose(sql, worker)
+    async with sql.transaction():
+        await sql.execute("select from pipeline.job where id = $1 for update", jobs[0])
+        taken = asyncio.ensure_future(store.rescue() if how == "rescue" else store.give_back(worker, [], 0.0))
+        await waits(sql, "transactionid")
+        free = "select count(*) from (select from pipeline.job for update skip locked) j"
+        assert await other.fetchval(free) == 3
+    assert await taken in (4, (4, 0))
