@@ -64,7 +64,7 @@ async def migrate(dsn: str | None, *, patience: float = 60.0) -> list[str]:
     NotInstalled (the database is newer, or an applied file was changed), PermissionMissing, QueryFailed.
     """
     # functions call each other whatever the order of their files; the tests prepare and call every one
-    settings = {"lock_timeout": "10s", "check_function_bodies": "off"}
+    settings = {"lock_timeout": "10s", "check_function_bodies": "off", "pipeline.own_ddl": "on"}
     connection = await connect(dsn, purpose="migrate", settings=settings)
     try:
         with translated():
