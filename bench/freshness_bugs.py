@@ -6,11 +6,13 @@ Owns: the list, and with which faults each must be found (`make check-freshness-
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
+from handlers import cache_shared
 from handlers.cache import Cache
 from pipeline.core.cache import CacheCore
 from pipeline.core.events import Batch
@@ -225,6 +227,28 @@ def _touches(touches: Callable[[str, str], bool]) -> None:
     TagIndex.touched = touched  # type: ignore[method-assign]
 
 
+def shared_unjudged() -> None:
+    """What another process has shared is taken as it is found."""
+    cache_shared.may_use = lambda *_what: True
+    cache_shared.HandedOut.allows = lambda *_what: True  # type: ignore[method-assign]
+
+
+def own_commit_not_told() -> None:
+    """A process sees what it has committed itself only once the feed tells."""
+    CacheCore.hold = lambda self, *_what: None
+    CacheCore.committed = lambda self, _hold: None
+
+
+def states_mixed() -> None:
+    """What is read within snapshot() is read as anywhere."""
+
+    @asynccontextmanager
+    async def snapshot(_self: Cache, **_options: Any) -> AsyncIterator[None]:
+        yield
+
+    Cache.snapshot = snapshot
+
+
 def _statement(name: str, *changes: tuple[str, str]) -> None:
     original = feed_sessions.statement
     text = original(name)
@@ -275,6 +299,9 @@ BUGS = [
     Bug("running taken for ended", running_taken_for_ended),
     Bug("a table spares its rows", table_spares_rows),
     Bug("a row spares its table", row_spares_table),
+    Bug("shared values are not judged", shared_unjudged),
+    Bug("own commit not told", own_commit_not_told),
+    Bug("states mixed in snapshot()", states_mixed),
     Bug("id > last", id_above_last),
     Bug("xmin watermark", waits_for_xmin),
 ]

@@ -23,8 +23,8 @@ import uvloop
 
 from bench import freshness_bugs
 from bench.crew import DOWN, die_with_parent, log_to
-from bench.freshness_log import ABSENT, SHELF, VIEWS, Log, Own, Torn, token
-from bench.freshness_writer import HELD, PAIRED, SHELVES, Writer, hot
+from bench.freshness_log import ABSENT, COMMITTED, SHELF, UNKNOWN, VIEWS, Log, Own, Torn, token
+from bench.freshness_writer import ACTS, HELD, PAIRED, SHELVES, Versions, Writer, hot, whole
 from handlers.cache_seams import Loaded
 from pipeline.app.client import Client
 from pipeline.core.snapshot import Snapshot
@@ -224,13 +224,44 @@ class Reader:
             await asyncio.sleep(0.1)
 
     async def _write_and_read(self, connection: Any) -> None:
-        _acked, versions = await self.writer.write(connection, "own")
-        await self.client.cache.invalidate([f"item:{key}" for key in versions])
+        if self.rng.random() < 0.5:
+            versions = await self._write_in_transaction()
+        else:
+            _acked, versions = await self.writer.write(connection, "own")
+            await self.client.cache.invalidate([f"item:{key}" for key in versions])
         now = time.monotonic_ns()
         for key, version in versions.items():
             self.log.own(Own(key, version, now))
             for view in (CACHED, QUERY, LOADED, OLD, SHARED):
                 await self.read(view, key)
+
+    async def _write_in_transaction(self) -> Versions:
+        """A transaction that tells the cache of this process by itself."""
+        began = time.monotonic_ns()
+        async with self.client.transaction() as connection:
+            versions = await ACTS["own"](self.writer, connection, self.writer.token())
+            self.writer.note("own", UNKNOWN, versions, began)
+        self.writer.note("own", COMMITTED, versions, began)
+        return versions
+
+    async def read_states(self) -> None:
+        """Pairs, and a few others, of one state."""
+        while True:
+            invoke = time.monotonic_ns()
+            seen: dict[int, int] = {}
+            try:
+                async with self.client.cache.snapshot():
+                    for key in whole(hot(self.rng) for _ in range(self.rng.randrange(1, 5))):
+                        seen[key] = await self._query(key)
+                        await asyncio.sleep(self.rng.choice((0, 0, 0.02)))
+            except PgreflexError as error:
+                self.log.note(f"error {error.code}")
+            except Exception as error:
+                self.log.note(f"FOREIGN {type(error).__name__}")
+                raise
+            else:
+                self.saw(SNAPSHOT, -1, seen, invoke)
+            await asyncio.sleep(self.rng.random() * 0.1)
 
     def loops(self) -> list[Awaitable[None]]:
         return [
@@ -238,6 +269,7 @@ class Reader:
             *(self.wait_for_slow() for _ in range(3)),
             self.fill_from_the_past(),
             self.write_and_read(),
+            self.read_states(),
         ]
 
 
