@@ -102,7 +102,8 @@ class Reader:
         for place, (one, version) in enumerate(value.items()):
             self.log.read(view, one, version, invoke, returned, loaded=loaded, count=int(place == 0))
             partner = value.get(one ^ 1)
-            if view != NESTED and not one & 1 and partner is not None and token(version) != token(partner):
+            paired = not one & 1 and (one < PAIRED or one >= SHELF) and view != NESTED
+            if paired and partner is not None and token(version) != token(partner):
                 self.log.torn(Torn(view, one, version, partner, invoke, returned))
 
     def _loads(self, view: int, key: int) -> None:
