@@ -25,13 +25,16 @@ from handlers.cache_keys import Tags, tag_set
 from handlers.cache_loads import Loads
 from handlers.cache_scope import Seen, bypass, reads, scope_of_request
 from handlers.cache_seams import Analyst, CacheSource, Loaded, Loader, Lookups, SharedCache
+from handlers.cache_snapshot import MOST_SECONDS, snapshot
+from handlers.cache_writes import own_writes, transaction
 from pipeline.core.cache import CacheCore
 from pipeline.core.cache_check import Violation
 from pipeline.core.cache_policy import Options, Policy, QueryTags
 from pipeline.core.cachekey import freeze
 from pipeline.core.events import Batch
-from pipeline.core.snapshot import Snapshot
+from pipeline.core.snapshot import Loose, Snapshot
 from pipeline.core.status import CacheStatus, HotKey, NamespaceStatus
+from pipeline.db.transactions import Isolation, Transactions
 from pipeline.errors import PgreflexError, UsageError
 from pipeline.runtime import Health, describe
 
@@ -48,7 +51,8 @@ class Cache:
     prober: the database that is asked for its position. max_bytes, max_entries: bounds; bytes are estimates.
     max_staleness: seconds; a read served from the cache reflects every transaction that committed longer ago.
     max_direct_loads: how many loads may run at once while nothing may be served. shared: a second level that all
-    processes share. analyst: finds the tags of queries. alarm: told of violations. clock: monotonic seconds.
+    processes share. analyst: finds the tags of queries. alarm: told of violations. transactions: for `snapshot`
+    and `transaction`. clock: monotonic seconds.
     """
 
     name = "cache"
@@ -65,6 +69,7 @@ class Cache:
         analyst: Analyst | None = None,
         lookups: Lookups | None = None,
         alarm: Alarm | None = None,
+        transactions: Transactions | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_staleness <= 0:
@@ -74,6 +79,7 @@ class Cache:
         )
         self.source = prober
         self.lookups = lookups
+        self._transactions = transactions
         self._clock = clock
         self._analyst = analyst
         self._loads = Loads(self.core, clock, max_direct_loads, shared)
@@ -119,7 +125,8 @@ class Cache:
             newer = await self._analyst.tags(sql, args) if self._analyst and tags is None else None
             source = scope and scope.source
             rows, snapshot = await (source or self.source).read(sql, args)
-            return Loaded(rows, snapshot, tuple(newer.tags) if newer else (), current=source is None)
+            current = source is None and not isinstance(snapshot, Loose)
+            return Loaded(rows, snapshot, tuple(newer.tags) if newer else (), current=current)
 
         key = ("sql", sql, freeze(args), settings)
         if scope_of_request.get() is None:
@@ -149,6 +156,34 @@ class Cache:
     def bypass(self) -> AbstractAsyncContextManager[None]:
         """`async with`: inside, every request of this task loads for itself; nothing is served or stored."""
         return bypass()
+
+    def snapshot(self, *, max_seconds: float = MOST_SECONDS) -> AbstractAsyncContextManager[Snapshot]:
+        """`async with`: whatever this task reads inside through the cache is of one single database state.
+
+        Values that have changed since, or may have, are read from the database as of that state, in a transaction
+        that stays open for the block and no longer than `max_seconds`. Raises UsageError for a loader that reads
+        by itself, on another connection, and inside a transaction. Gives the state's snapshot.
+        """
+        return snapshot(self.core, self._clock, self._transactions, max_seconds=max_seconds)
+
+    def transaction(self, *, isolation: Isolation | None = None) -> AbstractAsyncContextManager[Any]:
+        """`async with ... as conn`: a transaction on an asyncpg connection of the client.
+
+        Once it has committed, every read of this process through the cache reflects it, also before the feed has
+        delivered it. Inside, queries of the cache run on `conn` and see what is not committed yet; nothing is
+        served from the cache or stored. A block inside another one is a savepoint. isolation: "read_committed",
+        "repeatable_read" or "serializable"; None: the database's default. Raises our errors from beginning and
+        committing, and whatever the block raises as it is.
+        """
+        return transaction(self.core, self._clock, self._transactions, isolation)
+
+    def own_writes(self, conn: object) -> AbstractAsyncContextManager[None]:
+        """`async with`: the same for a transaction of your own, which has begun and commits after the block.
+
+        conn: a connection or session of asyncpg, psycopg 3 or SQLAlchemy. What it writes behind the block is not
+        known before the feed tells. Raises UsageError when the block was not inside one transaction.
+        """
+        return own_writes(self.core, self._clock, conn)
 
     def reads(self) -> AbstractAsyncContextManager[Seen]:
         """`async with ... as seen`: what this task reads inside, and whether any of it was stale. See Seen."""

@@ -25,6 +25,7 @@ from pipeline.core.cache_offer import Offer
 from pipeline.core.cache_policy import Policy
 from pipeline.core.cachekey import estimate_bytes
 from pipeline.core.fill import Flight, Verdict
+from pipeline.core.snapshot import Loose
 from pipeline.errors import PgreflexError
 from pipeline.runtime import describe
 
@@ -55,7 +56,7 @@ class Load:
         if scope is not None:
             flight = self.flight
             spoiled = flight.tainted or self.verdict not in (Verdict.STORED, Verdict.UNFIT)
-            scope.used(flight.tags or frozenset(), flight.expires_at, tainted=spoiled)
+            scope.used(flight.tags or frozenset(), flight.expires_at, tainted=spoiled, loose=flight.loose)
 
 
 class Loads:
@@ -87,6 +88,8 @@ class Loads:
         self, key: Hashable, loader: Loader, tags: frozenset[str] | None, policy: Policy, scope: Scope | None
     ) -> Any:
         space = self.core.namespace(policy)
+        if scope is not None and scope.reading is not None:
+            return await scope.reading.get(key, loader, tags, policy, scope)
         if scope is not None and (scope.bypass or any(load.flight.key == key for load in scope.loads)):
             space.bypassed += not scope.checking
             return await self._alone(key, loader, tags, scope)
@@ -166,6 +169,7 @@ class Loads:
             async with self._turn(nested=len(scope.loads) > 1):
                 self.core.begin(flight, self._clock())
                 loaded = await self.second.load(flight, loader, policy)
+            flight.loose = flight.loose or loaded.row is not None or isinstance(loaded.snapshot, Loose)
             load.verdict = self.core.finish(
                 flight,
                 loaded.value,
@@ -200,7 +204,8 @@ class Loads:
         loaded = unwrap(await loader())
         depends = (tags or frozenset()).union(loaded.tags)
         verdict = self.core.fence.judge(flight, depends, loaded.snapshot)
-        scope.used(depends, tainted=verdict is not Verdict.STORED)
+        loose = isinstance(loaded.snapshot, Loose)
+        scope.used(depends, tainted=verdict is not Verdict.STORED, loose=loose)
         return loaded.value
 
     @asynccontextmanager
@@ -239,7 +244,8 @@ class Loads:
 def _hand_out(offer: Offer, scope: Scope | None) -> Any:
     entry = offer.entry
     if scope is not None:
-        scope.used(entry.tags, entry.expires_at, stale=offer.stale)
+        loose = isinstance(entry.snapshot, Loose)
+        scope.used(entry.tags, entry.expires_at, stale=offer.stale, loose=loose)
     return entry.value
 
 

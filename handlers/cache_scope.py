@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from handlers.cache_loads import Load
     from handlers.cache_seams import CacheSource
+    from handlers.cache_snapshot import Reading
 
 
 class Seen:
@@ -40,14 +41,14 @@ class Seen:
 
 
 class Scope:
-    """Inside `bypass()`, `reads()`, other loads, or a transaction.
+    """Inside `bypass()`, `reads()`, `snapshot()`, other loads, or a transaction.
 
     loads: those that this request is part of, the outermost first. source: on what queries run there in place of
     the cache's own connections. seen: who wants to know what is read. checking: the cache checks itself, so that
-    this is no request.
+    this is no request. reading: what is loaded inside `snapshot()`, which answers instead.
     """
 
-    __slots__ = ("bypass", "checking", "loads", "seen", "source")
+    __slots__ = ("bypass", "checking", "loads", "reading", "seen", "source")
 
     def __init__(
         self,
@@ -57,22 +58,44 @@ class Scope:
         source: CacheSource | None = None,
         seen: Seen | None = None,
         checking: bool = False,
+        reading: Reading | None = None,
     ) -> None:
         self.bypass = bypass
         self.checking = checking
         self.loads = loads
         self.source = source
         self.seen = seen
+        self.reading = reading
+
+    def but(
+        self, *, bypass: bool | None = None, loads: tuple[Load, ...] | None = None, seen: Seen | None = None
+    ) -> Scope:
+        """The same with something else in its place."""
+        return Scope(
+            bypass=self.bypass if bypass is None else bypass,
+            loads=self.loads if loads is None else loads,
+            source=self.source,
+            seen=seen or self.seen,
+            checking=self.checking,
+            reading=self.reading,
+        )
 
     def inside(self, load: Load) -> Scope:
         """The scope of what a load reads: its parts are told to it, and by it to whoever waits for it."""
         return Scope(loads=(*self.loads, load), source=self.source)
 
     def used(
-        self, tags: frozenset[str], expires_at: float = math.inf, *, tainted: bool = False, stale: bool = False
+        self,
+        tags: frozenset[str],
+        expires_at: float = math.inf,
+        *,
+        tainted: bool = False,
+        stale: bool = False,
+        loose: bool = False,
     ) -> None:
         """The request has been answered by a value that depends on `tags`. tainted: it may be part of none.
-        stale: it was flagged as such, which a load never gets."""
+        stale: it was flagged as such, which a load never gets. loose: see pipeline.core.snapshot.Loose.
+        """
         if self.seen is not None:
             self.seen.note(tags, expires_at, stale)
         if self.loads:
@@ -80,6 +103,7 @@ class Scope:
             flight.parts |= tags
             flight.parts_expire = min(flight.parts_expire, expires_at)
             flight.tainted = flight.tainted or tainted
+            flight.loose = flight.loose or loose
 
 
 scope_of_request: ContextVar[Scope | None] = ContextVar("pgreflex_cache_scope", default=None)
@@ -90,14 +114,14 @@ def flat(scope: Scope | None) -> Scope | None:
     if scope is None or not any(load.ended for load in scope.loads):
         return scope
     loads = tuple(load for load in scope.loads if not load.ended)
-    return Scope(bypass=scope.bypass, loads=loads, source=scope.source, seen=scope.seen)
+    return scope.but(loads=loads)
 
 
 @asynccontextmanager
 async def bypass() -> AsyncIterator[None]:
     """Inside, every request of this task to any cache loads for itself: nothing is served, shared or stored."""
     outer = scope_of_request.get() or Scope()
-    token = scope_of_request.set(Scope(bypass=True, loads=outer.loads, source=outer.source, seen=outer.seen))
+    token = scope_of_request.set(outer.but(bypass=True))
     try:
         yield
     finally:
@@ -109,7 +133,7 @@ async def reads() -> AsyncIterator[Seen]:
     """Inside, the Seen that is given out is told of all that this task reads through any cache."""
     outer = scope_of_request.get() or Scope()
     seen = Seen(outer.seen)
-    token = scope_of_request.set(Scope(bypass=outer.bypass, loads=outer.loads, source=outer.source, seen=seen))
+    token = scope_of_request.set(outer.but(seen=seen))
     try:
         yield seen
     finally:

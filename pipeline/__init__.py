@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Client, connect
-    from pipeline.app.caching import Loaded, cache, cached, http_cache, loader
+    from pipeline.app.caching import Loaded, cache, cached, http_cache, loader, transaction
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
@@ -56,6 +56,7 @@ __all__ = [
     "middleware",
     "on",
     "task",
+    "transaction",
 ]
 
 _HOMES = {
@@ -66,6 +67,7 @@ _HOMES = {
     "cached": "pipeline.app.caching",
     "http_cache": "pipeline.app.caching",
     "loader": "pipeline.app.caching",
+    "transaction": "pipeline.app.caching",
     "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",
     "JobHandle": "pipeline.app.handle",

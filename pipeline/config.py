@@ -40,7 +40,7 @@ from pipeline.errors import ConfigError
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Token = Annotated[SecretStr, Field(min_length=16)]  # a shorter one can be guessed over the network
 Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-_ADDRESSES = ("dsn", "listen_dsn")
+_ADDRESSES = ("dsn", "listen_dsn", "read_dsn")
 DEFAULT_CONCURRENCY = 10
 
 
@@ -217,6 +217,11 @@ class Config(BaseSettings):
         repr=False,
         min_length=1,
         description="Address for LISTEN, past a transaction pooler. Unset: the same as `dsn`.",
+    )
+    read_dsn: str | None = Field(
+        default=None,
+        description="Address of one or more standbys. Queries of the cache in applications go there when the "
+        "standby has replayed all that the feed has delivered, and else to `dsn`.",
     )
     imports: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(),

@@ -476,6 +476,53 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.changes_since(p_since pg_snapshot) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+declare
+    v_seen constant pg_snapshot := pg_current_snapshot();
+    v_leader pipeline.leader;
+    v_events json := '[]';
+    v_count bigint := 0;
+    v_lost boolean := true;
+begin
+    select * into v_leader from pipeline.leader;
+    if found and p_since is not null then
+        select count(*), coalesce(json_agg(json_build_array(
+                e.xid::text::bigint,
+                coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), ''),
+                e.op::text, e.keys, e.payload)), '[]')
+        into v_count, v_events
+        from (
+            (select * from pipeline.outbox o
+             where o.xid >= pg_snapshot_xmax(p_since) and o.xid < pg_snapshot_xmax(v_seen)
+               and pg_visible_in_snapshot(o.xid, v_seen)
+             order by o.xid, o.id limit 1001)
+            union all
+            (select * from pipeline.outbox o
+             where o.xid = any (array(select x from pg_snapshot_xip(p_since) x where pg_visible_in_snapshot(x, v_seen)))
+             order by o.xid, o.id limit 1001)
+        ) e
+        left join pipeline.watch w on w.id = e.watch;
+        v_lost := v_count > 1000
+            or coalesce(pg_sequence_last_value('pipeline.gate'), 0) & 2 <> 0
+            or v_leader.retired_xmax = '18446744073709551615'
+            or v_leader.flush_until > pg_snapshot_xmin(p_since)
+            or not pipeline.covers(p_since, v_leader.position::pg_snapshot)
+            -- durable events are deleted when all consumers have had them, and they may be ahead of the caller
+            or exists (select from pipeline.watch where durable) and not pipeline.covers(p_since, coalesce(
+                   (select r.position from pipeline.ring r where r.position is not null order by r.seq desc limit 1),
+                   v_leader.position)::pg_snapshot);
+    end if;
+    return json_build_object(
+        'epoch', pipeline.epoch(), 'seen', v_seen::text, 'lost', v_lost,
+        'events', case when v_lost then '[]' else v_events end);
+end
+$$;
+
 CREATE FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1011,6 +1058,21 @@ CREATE FUNCTION pipeline.columns_numbered(p_relation oid, p_columns text[]) RETU
     left join pg_attribute a on a.attrelid = p_relation and a.attname = c.name and a.attnum > 0 and not a.attisdropped
 $$;
 
+CREATE FUNCTION pipeline.contained() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    if pg_is_in_recovery() then
+        return json_build_object(
+            'epoch', (select value from pipeline.setting where name = 'feed_epoch'),
+            'wal', (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint,
+            'seen', format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot())));
+    end if;
+    return json_build_object('epoch', pipeline.epoch(), 'wal', null, 'seen', pg_current_snapshot()::text);
+end
+$_$;
+
 CREATE FUNCTION pipeline.count_ended(p_notes bigint[]) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1034,6 +1096,14 @@ CREATE FUNCTION pipeline.count_ended(p_notes bigint[]) RETURNS void
     set pending = f.pending - e.first, failed = f.failed + e.failed
     from (select e.workflow, sum(e.first) as first, sum(e.failed) as failed from ended e group by e.workflow) e
     where f.id = e.workflow
+$$;
+
+CREATE FUNCTION pipeline.covers(p_one pg_snapshot, p_other pg_snapshot) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pg_snapshot_xmax(p_one) >= pg_snapshot_xmax(p_other)
+        and not exists (select from pg_snapshot_xip(p_one) x where pg_visible_in_snapshot(x, p_other))
 $$;
 
 CREATE FUNCTION pipeline.now() RETURNS timestamp with time zone
@@ -2194,6 +2264,40 @@ begin
     insert into pipeline.job_ended (job, workflow, state, finished_at, result)
     values (new.id, new.workflow, new.state, new.finished_at, new.result);
     return null;
+end
+$$;
+
+CREATE FUNCTION pipeline.own_changes() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+declare
+    v_xid constant xid8 := pg_current_xact_id_if_assigned();
+    v_events json := '[]';
+    v_count bigint := 0;
+    v_lost boolean := false;
+begin
+    if v_xid is not null then
+        select count(*), coalesce(json_agg(json_build_array(
+                coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), ''),
+                e.op::text, e.keys, e.payload) order by e.id), '[]')
+        into v_count, v_events
+        from (select * from pipeline.outbox o where o.xid = v_xid limit 1001) e
+        left join pipeline.watch w on w.id = e.watch;
+        -- whoever could have written nothing because the outbox was full is below flush_until, once the turn that
+        -- emptied it has come to its end (see pipeline.finish_turn)
+        v_lost := v_count > 1000 or coalesce(pg_sequence_last_value('pipeline.gate'), 0) & 2 <> 0 or exists (
+            select from pipeline.leader
+            where flush_until > v_xid or retired_xmax = '18446744073709551615');
+    end if;
+    return json_build_object(
+        'began', extract(epoch from transaction_timestamp())::text,
+        'xid', v_xid::text::bigint,
+        'lost', v_lost,
+        'deferred', v_xid is not null and exists (select from pg_trigger where tgdeferrable and not tgisinternal),
+        'events', case when v_lost then '[]' else v_events end);
 end
 $$;
 
@@ -3455,6 +3559,9 @@ begin
                                then pg_current_xact_id() else '0' end;
         update pipeline.leader set lineage = pipeline.lineage();
     end if;
+    -- in a logged table: a standby that shows this epoch has replayed the log of this history up to here
+    insert into pipeline.setting as s (name, value) values ('feed_epoch', pipeline.epoch())
+    on conflict (name) do update set value = excluded.value where s.value is distinct from excluded.value;
     return v_term;
 end
 $$;
@@ -5187,6 +5294,8 @@ REVOKE ALL ON FUNCTION pipeline.close_if_full(p_gate bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.columns_numbered(p_relation oid, p_columns text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.count_ended(p_notes bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.covers(p_one pg_snapshot, p_other pg_snapshot) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.create_watch_functions(p_watch pipeline.watch) FROM PUBLIC;
 

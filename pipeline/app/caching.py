@@ -17,6 +17,7 @@ from handlers.cache_seams import Loaded
 from handlers.loader import Loader, LoadMany
 from pipeline.core.cache_policy import Options, Span
 from pipeline.core.cachekey import seconds
+from pipeline.db.transactions import Isolation
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def cached(
     `pipeline.cache.bypass()`: then the function simply runs. Arguments as of Cache.cached.
     """
     return cached_by(_current_or_bypassed, tags=tags, key=key, options=options)
+
+
+def transaction(*, isolation: Isolation | None = None) -> AbstractAsyncContextManager[Any]:
+    """A transaction on the client that is open, whose writes its cache reflects at once; see Cache.transaction."""
+    return current().transaction(isolation=isolation)
 
 
 def loader(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
 from pipeline.config import load
 from pipeline.core.feed import FeedSink
+from pipeline.core.snapshot import Snapshot
 from pipeline.core.workflow import Batch, Workflow
 from pipeline.db.admin import emit
 from pipeline.db.bulk import Bulk
@@ -38,8 +40,10 @@ from pipeline.db.cache_shared import SharedTable, shared_database
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.query_tags import QueryAnalyst
+from pipeline.db.replicas import Replicas
 from pipeline.db.rows import Lookups
 from pipeline.db.schedules import ScheduleStore
+from pipeline.db.transactions import Isolation, Transactions
 from pipeline.db.workflows import WorkflowRun, WorkflowStore
 from pipeline.errors import UsageError
 from pipeline.feed.follower import Follower
@@ -52,12 +56,12 @@ from pipeline.runtime import Service, Supervisor
 class Client:
     """One application process's share of pgreflex; open it with `async with`, or `open` and `close`.
 
-    dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. max_bytes,
-    max_entries: bounds of what is cached. max_staleness: seconds. sinks: further listeners of the feed. pump:
-    stand by to pump the feed when no other process does. two_phase: as the setting feed.two_phase;
-    it must be the same in every process that may pump. encryption_keys: as the setting jobs.encryption_keys.
-    shared: as the setting cache.shared.
-    self_check: read a sample of the cache's hits again, at most one a second, to see that they were right.
+    dsn: as everywhere; None takes the PG* variables. listen_dsn: past a transaction pooler. read_dsn: of standbys,
+    for the queries of the cache. max_bytes, max_entries: bounds of what is cached. max_staleness: seconds. sinks:
+    further listeners of the feed. pump: stand by to pump the feed when no other process does. two_phase: as the
+    setting feed.two_phase; it must be the same in every process that may pump. encryption_keys: as the setting
+    jobs.encryption_keys. shared: as the setting cache.shared. self_check: read a sample of the cache's hits again,
+    at most one a second, to see that they were right.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Client:
         dsn: str | None = None,
         *,
         listen_dsn: str | None = None,
+        read_dsn: str | None = None,
         max_bytes: int = 64 * 1024 * 1024,
         max_entries: int = 100_000,
         max_staleness: float = 1.0,
@@ -82,8 +87,10 @@ class Client:
         self._shared_database = shared_database(dsn)
         self.shared = SharedLevel(SharedTable(self._shared_database, self.database), by_default=shared)
         source = CacheDatabase(self.database, self._probes)
+        self._standbys = None if read_dsn is None else Database(read_dsn, purpose="read", max_size=10)
+        self.replicas = Replicas(source, self._standbys)
         self.cache = Cache(
-            prober=source,
+            prober=self.replicas,
             lookups=Lookups(self.database),
             analyst=QueryAnalyst(self.database),
             alarm=source.alarm,
@@ -91,13 +98,15 @@ class Client:
             max_entries=max_entries,
             max_staleness=max_staleness,
             shared=self.shared,
+            transactions=Transactions(self.database),
         )
+        self.replicas.proved = lambda: self.cache.healthy().ok
         self.bulk = Bulk(self.database)
         seals = sealer(encryption_keys)
         self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=seals))
         self.enqueue = self.jobs.enqueue
         self.workflows = WorkflowStore(self._job_database, registry=registry, sealer=seals)
-        self.follower = Follower(listen_dsn or dsn, [self.cache, *sinks])
+        self.follower = Follower(listen_dsn or dsn, [self.cache, self.replicas, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         reporter = Reporter(self._report)
         poll_only = PollOnly()
@@ -114,6 +123,8 @@ class Client:
         as_guest()
         await self.database.open()
         await self._probes.open()
+        if self._standbys is not None:
+            await self._standbys.open()
         await self._job_database.open()
         await self._shared_database.open()
         self._supervisor.start()
@@ -126,14 +137,28 @@ class Client:
         caching.leave(self.cache)
         current_jobs.leave(self.jobs)
         await self._supervisor.stop()
-        for database in (self.database, self._probes, self._job_database, self._shared_database):
-            await database.close()
+        pools = (self.database, self._probes, self._job_database, self._shared_database, self._standbys)
+        for database in pools:
+            if database is not None:
+                await database.close()
 
     async def __aenter__(self) -> Client:
         return await self.open()
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.close()
+
+    def transaction(self, *, isolation: Isolation | None = None) -> AbstractAsyncContextManager[Any]:
+        """A transaction whose writes this process's cache reflects at once; see Cache.transaction."""
+        return self.cache.transaction(isolation=isolation)
+
+    async def snapshot_of(self, conn: object) -> Snapshot:
+        """A snapshot all of which is seen by whatever is read on this connection from now on; for Loaded.
+
+        It is for loaders of your own that read on a standby. conn: of asyncpg, psycopg 3 or SQLAlchemy, to a
+        standby or to the primary. For a standby of another history it is one that admits nothing.
+        """
+        return await self.replicas.snapshot_of(conn)
 
     async def start(self, flow: Workflow | Batch, *, conn: object = None) -> WorkflowRun:
         """Add all jobs of a workflow, or none; returns what tells how they do.
@@ -181,6 +206,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
     config = load().config
     known: dict[str, Any] = {
         "listen_dsn": config.listen_dsn if dsn is None else None,
+        "read_dsn": config.read_dsn if dsn is None else None,
         "max_bytes": int(config.cache.max_bytes),  # pydantic's own kind of int has no wire form
         "max_entries": config.cache.max_entries,
         "max_staleness": config.cache.max_staleness_seconds,

@@ -45,7 +45,9 @@ from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Fence, Flight, Verdict
 from pipeline.core.freshness import Freshness
-from pipeline.core.snapshot import Snapshot
+from pipeline.core.own_writes import Hold, told
+from pipeline.core.placed import Place
+from pipeline.core.snapshot import Loose, Snapshot
 from pipeline.core.store import Entry, Store
 from pipeline.errors import UsageError
 
@@ -78,6 +80,7 @@ class CacheCore:
         self.refused = 0
         self.flushes = 0
         self.unreadable = 0
+        self.places: list[Place] = []
         self._rng = rng
         self.position: Snapshot | None = None  # all that it sees has been delivered since the last flush
         self._epoch: str | None = NEVER_HEARD
@@ -178,7 +181,7 @@ class CacheCore:
             if asked < unproved_at - self.freshness.max_staleness or not flight.snapshot.covers(known):
                 return False
         admitted = verdict in (Verdict.STORED, Verdict.UNFIT)
-        return admitted or not flight.late or joined <= flight.start
+        return admitted or not flight.late or (joined <= flight.start and not flight.unsure)
 
     def finish(
         self,
@@ -248,11 +251,13 @@ class CacheCore:
         present = self.store.entries.get(flight.key)
         if flight.expires_at <= now or (present is not None and present.since > began):
             return False  # a detached load may end after a later one: what is served never goes back
+        for place in self.places:
+            place.newer.add(flight.key)
         entry = self.store.put(
             flight.key,
             value,
             tags=tags,
-            snapshot=snapshot,
+            snapshot=Loose.of(snapshot) if flight.loose else snapshot,
             since=began,
             expires_at=flight.expires_at,
             size=size,
@@ -280,6 +285,24 @@ class CacheCore:
             self.dropped += self.store.end_prefixed(prefix, xid, at, now)
         else:
             self.clear(now)
+
+    def hold(self, xid: int, events: Iterable[Event] | None, now: float) -> Hold:
+        """A transaction of this process, still open, has reported `events`; None: nobody knows what it wrote.
+
+        What does not contain it goes, also what is kept for those who take it stale.
+        """
+        tags = None if events is None else told(events)
+        for tag in tags or ():
+            self.dropped += self.store.end_changed(tag, xid, -math.inf, now)
+        if tags is None:
+            self.clear(now)
+        self.fence.number += 1  # who comes from now on did not come before it
+        return self.fence.own.hold(xid, tags)
+
+    def committed(self, hold: Hold) -> None:
+        """Its commit has been acknowledged: whatever begins to read from now on contains it."""
+        self.fence.number += 1
+        hold.since = self.fence.number
 
     def clear(self, now: float) -> None:
         """Forget every entry, also what is kept for those who take it stale; no load in flight may be stored."""

@@ -5,12 +5,13 @@ Owns: events, batches, their wire form, and the tags that an event touches. Know
 One user statement makes one event. The pump packs events into batches, numbers the batches densely and
 broadcasts each as one NOTIFY payload of readable JSON, below Postgres's limit of 8,000 bytes:
 
-    {"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","x":741,"n":["orders"],"v":[[0,0,"u",["7"],1,0.8]]}
+    {"e":"5f3a90c1d2e4","s":42,"p":41,"at":"740:742:","w":24190976,"x":741,"n":["orders"],"v":[[0,0,"u",["7"],1,0.8]]}
 
 `v` holds the events, each with its transaction less `x`, the place of its name in `n`, the operation, the keys,
 the rows, the milliseconds and the payload; what is missing at the end has its default. A batch whose `p` is not
 the last `s` that a follower saw means that it missed something. A batch without events is a beat. `at` is the
-position that the feed has reached; only the last batch of a round carries it. `r` says that the batch was too
+position that the feed has reached; only the last batch of a round carries it. `w`, beside `at`, is the place in
+the primary's log, in bytes, before which everything lies that the position sees. `r` says that the batch was too
 long for NOTIFY and has to be read from the ring.
 """
 
@@ -75,7 +76,7 @@ class Batch(msgspec.Struct, frozen=True):
     """One broadcast: numbered, with the events and, on the last of a round, the position reached.
 
     flush: something was lost that cannot be named (the outbox passed its bound); drop everything.
-    in_ring: the events did not fit into NOTIFY; read this batch from the ring.
+    in_ring: the events did not fit into NOTIFY; read this batch from the ring. wal: see Position.
     """
 
     epoch: str
@@ -85,6 +86,7 @@ class Batch(msgspec.Struct, frozen=True):
     events: tuple[Event, ...] = ()
     flush: bool = False
     in_ring: bool = False
+    wal: int | None = None
 
 
 class _Wire(msgspec.Struct, omit_defaults=True):
@@ -92,6 +94,7 @@ class _Wire(msgspec.Struct, omit_defaults=True):
     s: int
     p: int
     at: str | None = None
+    w: int | None = None
     x: int = 0
     n: list[str] = []
     v: list[list[Any]] = []
@@ -114,6 +117,7 @@ def encode(batch: Batch) -> str:
         batch.seq,
         batch.previous,
         batch.position,
+        batch.wal,
         first,
         list(names),
         rows,
@@ -130,7 +134,7 @@ def decode(payload: str) -> Batch:
         events = tuple(_event(row, wire.x, wire.n) for row in wire.v)
     except (TypeError, ValueError, IndexError) as error:  # anybody who may connect may NOTIFY anything
         raise msgspec.DecodeError(f"no event of the feed: {error}") from error
-    return Batch(wire.e, wire.s, wire.p, wire.at, events, wire.f, wire.r)
+    return Batch(wire.e, wire.s, wire.p, wire.at, events, wire.f, wire.r, wire.w)
 
 
 class Line(NamedTuple):
@@ -153,8 +157,10 @@ class Parcel(NamedTuple):
     notice: str
 
 
-def pack(lines: Sequence[Line], *, epoch: str, after: int, position: str | None) -> list[Parcel]:
-    """Pack events into batches that fit into NOTIFY; the last one carries the position.
+def pack(
+    lines: Sequence[Line], *, epoch: str, after: int, position: str | None, wal: int | None = None
+) -> list[Parcel]:
+    """Pack events into batches that fit into NOTIFY; the last one carries the position, and its place in the log.
 
     after: the number of the last batch before these. No events make no batch. An event that is too long by
     itself is a batch whose NOTIFY only says where to find it.
@@ -172,26 +178,34 @@ def pack(lines: Sequence[Line], *, epoch: str, after: int, position: str | None)
         if name not in names:
             need += 6 * len(name) + 3
         if size + need > room and rows:
-            parcels.append(_parcel(epoch, after + len(parcels) + 1, None, first, names, rows))
+            parcels.append(_parcel(epoch, after + len(parcels) + 1, None, None, first, names, rows))
             rows, names, first, size = [], {}, xid, 0
         rows.append(f"[{xid - first},{names.setdefault(name, len(names))},{tail}")
         size += need
     if rows:
-        parcels.append(_parcel(epoch, after + len(parcels) + 1, position, first, names, rows))
+        parcels.append(_parcel(epoch, after + len(parcels) + 1, position, wal, first, names, rows))
     return parcels
 
 
-_ENVELOPE_BYTES = 150  # {"e":"…","s":…,"p":…,"at":"…","x":…,"n":[],"v":[]} with 19 digit numbers
+_ENVELOPE_BYTES = 180  # {"e":"…","s":…,"p":…,"at":"…","w":…,"x":…,"n":[],"v":[]} with 19 digit numbers
 
 
 def _parcel(
-    epoch: str, seq: int, position: str | None, first: int, names: dict[str, int], rows: list[str]
+    epoch: str,
+    seq: int,
+    position: str | None,
+    wal: int | None,
+    first: int,
+    names: dict[str, int],
+    rows: list[str],
 ) -> Parcel:
     at = "" if position is None else f',"at":"{position}"'
+    if position is not None and wal is not None:
+        at += f',"w":{wal}'
     known = _encoder.encode(list(names)).decode()
     payload = f'{{"e":"{epoch}","s":{seq},"p":{seq - 1}{at},"x":{first},"n":{known},"v":[{",".join(rows)}]}}'
     if len(payload.encode()) > PAYLOAD_BYTES:
-        return Parcel(seq, len(rows), payload, encode(Batch(epoch, seq, seq - 1, position, in_ring=True)))
+        return Parcel(seq, len(rows), payload, encode(Batch(epoch, seq, seq - 1, position, in_ring=True, wal=wal)))
     return Parcel(seq, len(rows), payload, payload)
 
 

@@ -39,6 +39,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
+from pipeline.core.own_writes import OwnWrites
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.tags import above
 
@@ -68,7 +69,7 @@ class Mark(NamedTuple):
 
 
 class Flight:
-    """One load. tags: None when they are known only after it.
+    """One load. tags: None when they are known only after it. loose: see Loose; it, or a part of it, is.
 
     start: the number of the last change delivered before it began to read. began: when that was; None while
     it waits for its turn.
@@ -81,6 +82,7 @@ class Flight:
         "generation",
         "key",
         "late",
+        "loose",
         "overtaken",
         "parts",
         "parts_expire",
@@ -88,6 +90,7 @@ class Flight:
         "start",
         "tags",
         "tainted",
+        "unsure",
     )
 
     def __init__(self, key: Hashable, tags: frozenset[str] | None) -> None:
@@ -103,6 +106,8 @@ class Flight:
         self.expires_at = math.inf
         self.parts: frozenset[str] = frozenset()  # tags of cached values that it was made of
         self.parts_expire = math.inf
+        self.loose = False
+        self.unsure = False  # a transaction of this process may have committed while it was reading
         self.tainted = False  # it was made of a part that may not be stored
 
 
@@ -137,6 +142,7 @@ class Fence:
     def __init__(self) -> None:
         self.number = 0
         self.generation = 0
+        self.own = OwnWrites()
         self._slots: list[_Slot | None] = [None] * SLOTS
         self._prefixes: dict[str, _Slot] = {}
         self._round = 0
@@ -169,6 +175,7 @@ class Fence:
 
     def on_position(self, position: Snapshot) -> None:
         """End the round: `position` sees every transaction noted so far."""
+        self.own.on_position(position)
         if not self._dirty and self._floor != self._round:
             return
         self._rounds.append(self._round)
@@ -192,12 +199,15 @@ class Fence:
     def begin(self, flight: Flight, now: float) -> None:
         """The flight begins to read now."""
         flight.start = self.number
+        flight.unsure = self.own.open
         flight.generation = self.generation
         flight.began = now
 
     def detached(self, flight: Flight) -> bool:
         """Whether a change or a flush came that parts the flight from requests that come later."""
         if flight.generation != self.generation:
+            return True
+        if self.own and self.own.parts(flight.tags or (), flight.start):
             return True
         return any(slot.last > flight.start for slot in self._remembered(flight.tags or ()))
 
@@ -224,6 +234,8 @@ class Fence:
         if flight.generation != self.generation:
             # the changes before it began are forgotten: a snapshot that may be old can no longer be held to them
             return Verdict.FLUSHED if snapshot is None else Verdict.OLD
+        if self.own and self.own.lacks(tags, flight.start, snapshot):
+            return Verdict.OLD
         verdict, folded = Verdict.STORED, self._floor
         for slot in self._remembered(tags):
             if snapshot is None:

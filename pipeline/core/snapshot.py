@@ -39,5 +39,32 @@ class Snapshot(msgspec.Struct, frozen=True):
         return not any(xid < other.xmax and xid not in other.xip for xid in self.xip)
 
 
+class Position(Snapshot, frozen=True):
+    """Where the feed stands. wal: a place in the primary's log, in bytes, before which everything lies that the
+    position sees; None where nobody told. epoch: of which history both are.
+    """
+
+    wal: int | None = None
+    epoch: str = ""
+
+    @classmethod
+    def at(cls, text: str, wal: int | None, epoch: str) -> Position:
+        """Read the text form of the snapshot. Raises ValueError when it is something else."""
+        seen = Snapshot.parse(text)
+        return cls(seen.xmin, seen.xmax, seen.xip, wal, epoch)
+
+
+class Loose(Snapshot, frozen=True):
+    """What a value contains at the least, where it may contain more than snapshots that the primary gives later:
+    a standby shows a commit as soon as it has replayed it, the primary only when its own backend is done with it.
+    """
+
+    @classmethod
+    def of(cls, snapshot: Snapshot | None) -> Loose:
+        """None, unknown, becomes one that sees nothing, which is treated alike."""
+        known = snapshot or BEGINNING
+        return cls(known.xmin, known.xmax, known.xip)
+
+
 BEGINNING = Snapshot(1, 1)
 """Before every transaction: whoever reads from here has read nothing yet."""

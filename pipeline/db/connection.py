@@ -206,6 +206,20 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Connection]:
+        """A connection of the pool for whoever begins a transaction on it first of all and ends it last; what is
+        raised in the block is not translated.
+        """
+        pool = self._open_pool()
+        with translated():
+            connection = await pool.acquire(timeout=CONNECT_SECONDS)
+        try:
+            yield connection
+        finally:
+            with translated():
+                await pool.release(connection)
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection of the pool inside a transaction."""
         async with self.acquire() as connection, connection.transaction():

@@ -57,13 +57,14 @@ class Standing(msgspec.Struct, frozen=True):
 
 class Reading(msgspec.Struct, frozen=True):
     """What one read found. full: writers have stopped writing events. ages_ms: how long ago each was written,
-    by the server's clock alone. last: the (xid, id) to go on behind."""
+    by the server's clock alone. last: the (xid, id) to go on behind. wal: see Position."""
 
     upto: Snapshot
     full: bool
     lines: Sequence[Line]
     ages_ms: Sequence[float]
     last: tuple[int, int]
+    wal: int | None = None
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -158,6 +159,7 @@ class LeaderSession(Session):
             lines=[Line(row["xid"], row["name"], row["tail"]) for row in found],
             ages_ms=[row["age_ms"] for row in found],
             last=(rows[-1]["xid"], rows[-1]["id"]) if found else after,
+            wal=first["wal"],
         )
 
     async def broadcast(

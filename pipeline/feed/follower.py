@@ -22,7 +22,7 @@ import structlog
 from pipeline.core.events import Batch, decode
 from pipeline.core.feed import FeedSink, Recalls
 from pipeline.core.recent import Rate
-from pipeline.core.snapshot import Snapshot
+from pipeline.core.snapshot import Position
 from pipeline.db.feed import FollowerSession, Standing
 from pipeline.errors import DatabaseUnavailable
 from pipeline.runtime import Health
@@ -201,7 +201,7 @@ class Follower:
         self._last_beat = time.monotonic()
         self.up = True
         if batch.position is not None and batch.seq == self.seq:
-            position = Snapshot.parse(batch.position)
+            position = Position.at(batch.position, batch.wal, batch.epoch)
             for sink in self._sinks:
                 sink.on_position(position)
 

@@ -66,6 +66,7 @@ class Pump:
         self.bell = Doorbell(BellSession(dsn), self.store.cancel)
         self.leading = False
         self.position = BEGINNING
+        self.wal: int | None = None  # see Position
         self.seq = 0
         self.events_total = 0
         self.batches_total = 0
@@ -125,7 +126,7 @@ class Pump:
         if standing is None or standing.epoch is None:
             raise DatabaseUnavailable("the feed's leader row vanished; the server may be restarting")
         self._epoch, self._lineage, self.seq = standing.epoch, standing.lineage, standing.seq
-        self.position, self._flush_until = standing.position, standing.flush_until
+        self.position, self.wal, self._flush_until = standing.position, None, standing.flush_until
         self._silent = self._two_phase
         await self.session.silence_bell(self._silent)
         await self.bell.open()
@@ -173,24 +174,24 @@ class Pump:
         self.bell.rung.clear()
         self._seen_at, self._reading_since = self._reading_since, time.monotonic()
         reading = await self.session.read(self.position, None, (0, 0), READ_LIMIT)
-        total, upto = 0, reading.upto
+        total, upto, wal = 0, reading.upto, reading.wal
         await self._flush_if_full(reading)
         while True:
             last = len(reading.lines) < READ_LIMIT
-            await self._broadcast(reading, upto if last else None)
+            await self._broadcast(reading, upto if last else None, wal)
             total += len(reading.lines)
             if last:
                 break
             reading = await self.session.read(self.position, upto, reading.last, READ_LIMIT)
-        self.position = upto
+        self.position, self.wal = upto, wal
         return total
 
-    async def _broadcast(self, reading: Reading, position: Snapshot | None) -> None:
+    async def _broadcast(self, reading: Reading, position: Snapshot | None, wal: int | None) -> None:
         if not reading.lines:
             return
         read_at = time.monotonic()
         at = None if position is None else sendable(position)
-        parcels = pack(reading.lines, epoch=self._epoch, after=self.seq, position=at)
+        parcels = pack(reading.lines, epoch=self._epoch, after=self.seq, position=at, wal=wal)
         # what an earlier round did not see had not been committed then: an older event waited for its own writer
         longest = (read_at - self._seen_at) * 1000
         self._note_sent(parcels, [min(age, longest) for age in reading.ages_ms], read_at)
@@ -228,7 +229,7 @@ class Pump:
         return self.position.xmin < self._flush_until
 
     async def _beat(self) -> None:
-        beat = Batch(self._epoch, self.seq, self.seq, sendable(self.position))
+        beat = Batch(self._epoch, self.seq, self.seq, sendable(self.position), wal=self.wal)
         await self.session.beat(self._term, encode(beat))
         await self.bell.touch()
 

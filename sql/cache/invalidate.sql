@@ -2,4 +2,4 @@
 -- $1 text[]: the tags, or null
 -- $2 text: what the tags begin with, or null
 -- locks: none
-select pipeline.invalidate($1, $2), pg_current_xact_id()::text::bigint as xid
+select pg_current_xact_id()::text::bigint as xid, pipeline.invalidate($1, $2)

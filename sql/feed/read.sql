@@ -14,7 +14,9 @@ with s as materialized (
         pg_current_snapshot() as newest,
         coalesce($2::text::pg_snapshot, pg_current_snapshot()) as upto,
         $1::text::pg_snapshot as since,
-        (select last_value from pipeline.gate) as gate
+        (select last_value from pipeline.gate) as gate,
+        -- asked after the snapshot was taken: the commit of whatever it sees had been written to the log before
+        (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint as wal
 ),
 found as (
     select o.* from s, lateral (
@@ -36,7 +38,7 @@ found as (
     ) o
 )
 select
-    s.upto::text as upto, s.gate, e.xid::text::bigint as xid, e.id,
+    s.upto::text as upto, s.gate, s.wal, e.xid::text::bigint as xid, e.id,
     coalesce(e.name, w.tag, (select f.tag from pipeline.former_watch f where f.id = e.watch), '') as name,
     -- the wire form behind the name (see pipeline/core/events.py), which ends at the last value that is no default
     '"' || e.op::text || '"' || case

@@ -51,6 +51,9 @@ begin
                                then pg_current_xact_id() else '0' end;
         update pipeline.leader set lineage = pipeline.lineage();
     end if;
+    -- in a logged table: a standby that shows this epoch has replayed the log of this history up to here
+    insert into pipeline.setting as s (name, value) values ('feed_epoch', pipeline.epoch())
+    on conflict (name) do update set value = excluded.value where s.value is distinct from excluded.value;
     return v_term;
 end
 $$;

@@ -25,7 +25,8 @@ PRINTED = [
     ("python.md", 1, "job 1\njob 2\n"),
     ("python.md", 2, '1 written\nrow 0: duplicate key value violates unique constraint "orders_pkey"\n'),
     ("cache.md", 0, "[{'id': 1, 'status': 'new'}]\nnew new\nread from somewhere\nnew\nHealth("),
-    ("cache.md", 1, "['new', 'none', 'new']\n"),
+    ("cache.md", 1, "[{'status': 'paid'}]\n"),
+    ("cache.md", 2, "['new', 'none', 'new']\n"),
 ]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 
@@ -55,6 +56,7 @@ async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: async
     internal = {
         "now", "fake_now", "epoch", "lineage", "enqueue_rows", "series_name", "latency_level", "watch_problem",
         "watched_over", "cache_get", "cache_put", "cache_raise", "cache_release", "cache_turn",
+        "changes_since", "contained", "own_changes",
     }  # fmt: skip
     rows = await sql.fetch(
         "select distinct proname from pg_proc where pronamespace = 'pipeline'::regnamespace"

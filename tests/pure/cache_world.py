@@ -18,7 +18,7 @@ from pipeline.core.cache_policy import PLAIN, Policy
 from pipeline.core.events import Batch, Event
 from pipeline.core.fill import Flight
 from pipeline.core.freshness import Probe
-from pipeline.core.snapshot import Snapshot
+from pipeline.core.snapshot import Position, Snapshot
 
 STALE = 1.0
 ANNOUNCED: dict[str, frozenset[str] | None] = {
@@ -59,7 +59,7 @@ class Load:
     session: View | None
     view: View | None = None
     lower: Snapshot | None = None
-    joiners: list[tuple[int, float, frozenset[int] | None]] = field(default_factory=list)
+    joiners: list[tuple[int, float, frozenset[int] | None, frozenset[int]]] = field(default_factory=list)
 
 
 class World:
@@ -78,6 +78,7 @@ class World:
         self.epoch, self.lost = 0, False
         self.accounted: set[int] = set()
         self.swallowed: set[int] = set()
+        self.own: set[int] = set()  # committed by this process, which has to see them at once
         self.sessions: list[View] = [self.look()]
         self.commit(self.begin(), [("t", None)])  # before the cache began to listen
         self.accounted.update(self.unpumped)
@@ -97,6 +98,10 @@ class World:
         xid, self.next_xid = self.next_xid, self.next_xid + 1
         self.open[xid] = []
         return xid
+
+    def others(self) -> list[int]:
+        """Open transactions that may end at any time."""
+        return list(self.open)
 
     def commit(self, xid: int, changes: list[tuple[str, tuple[str, ...] | None]]) -> None:
         del self.open[xid]
@@ -131,7 +136,8 @@ class World:
         self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(events)), self.now)
         self.last_batch = events or self.last_batch
         if position is not None:
-            self.core.on_position(position, self.now)
+            at = Position(position.xmin, position.xmax, position.xip, None, str(self.epoch))
+            self.core.on_position(at, self.now)
 
     def again(self) -> None:
         self.core.on_batch(Batch(str(self.epoch), 1, 0, None, tuple(self.last_batch)), self.now)
@@ -161,7 +167,7 @@ class World:
         entry = self.core.read(key, self.now)
         if entry is not None:
             self.hits += 1
-            self.judge(key, entry.value, self.now, "a hit")
+            self.judge(key, entry.value, self.now, "a hit", frozenset(self.own))
             return
         offer = self.core.offer(key, self.now, policy)
         if offer is not None and offer.stale:
@@ -169,13 +175,13 @@ class World:
             self.judge(key, offer.entry.value, self.now - policy.stale_while_revalidate, "a stale hit")
             return
         if offer is not None:
-            self.judge(key, offer.entry.value, self.now, "an offered hit")
+            self.judge(key, offer.entry.value, self.now, "an offered hit", frozenset(self.own))
             return
         current = next((load for load in reversed(self.loads) if load.flight.key == key), None)
         if current is not None and self.core.may_join(current.flight, self.now):
             proved = self.now <= self.core.freshness.valid_until
             heard = frozenset(self.accounted) if proved else None
-            current.joiners.append((self.core.fence.number, self.now, heard))
+            current.joiners.append((self.core.fence.number, self.now, heard, frozenset(self.own)))
             return
         load = Load(Flight(key, ANNOUNCED[key]), kind, session)
         self.core.begin(load.flight, self.now)
@@ -207,10 +213,11 @@ class World:
             current=load.kind == "own",
             now=self.now,
         )
-        for joined, arrived, heard in load.joiners:
+        for joined, arrived, heard, own in load.joiners:
             unproved_at = arrived if heard is None else None
             if self.core.may_share(load.flight, verdict, joined, unproved_at):
                 self.shared += 1
+                self.judge(key, load.view.seen, -math.inf, "a shared load", own)
                 self.judge(key, load.view.seen, arrived, "a shared load", heard or frozenset())
 
     # -- the promise
@@ -220,7 +227,7 @@ class World:
         for key, entry in self.core.store.entries.items():
             if entry.ended_at < math.inf:
                 continue
-            self.judge(str(key), entry.value, -math.inf, "an entry", frozenset(self.accounted))
+            self.judge(str(key), entry.value, -math.inf, "an entry", frozenset(self.accounted | self.own))
         for xid, (when, _changes) in self.committed.items():
             if when < self.core.freshness.valid_until - STALE and xid not in self.accounted:
                 raise AssertionError(f"the proof misses transaction {xid} of {when:.2f}")

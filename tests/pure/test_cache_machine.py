@@ -35,10 +35,10 @@ class CacheMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.world.begin()
 
-    @precondition(lambda self: self.world.open)
+    @precondition(lambda self: self.world.others())
     @rule(changes=changes, pick=picks, aborts=st.sampled_from([False, False, False, True]))
     def end(self, changes: list[Any], pick: int, aborts: bool) -> None:
-        xid = list(self.world.open)[pick % len(self.world.open)]
+        xid = self.world.others()[pick % len(self.world.others())]
         if aborts:
             self.world.abort(xid)
         else:

@@ -31,11 +31,13 @@ FOR_APPLICATIONS = {
     "start_workflow",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
+# Tells a transaction of itself.
+FOR_WRITERS = {"own_changes"}
 OPEN_PARTS = {"fake_now", "latency_level", "now", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
-FOR_FOLLOWERS = {"epoch", "lineage", "watched_over"}
+FOR_FOLLOWERS = {"changes_since", "contained", "epoch", "lineage", "watched_over"}
 READABLE = {"leader", "ring"}
-OPEN = FOR_APPLICATIONS | OPEN_PARTS | FOR_FOLLOWERS
+OPEN = FOR_APPLICATIONS | OPEN_PARTS | FOR_FOLLOWERS | FOR_WRITERS
 RUN_AS_OWNER = {
     "alerts",
     "cache_get",
@@ -43,6 +45,8 @@ RUN_AS_OWNER = {
     "cache_raise",
     "cache_release",
     "cache_turn",
+    "changes_since",
+    "contained",
     "emit",
     "enqueue",
     "enqueue_many",
@@ -50,6 +54,7 @@ RUN_AS_OWNER = {
     "follow_ddl",
     "latency",
     "maintain_archive",
+    "own_changes",
     "percentile",
     "raise_alert",
     "rate_limit",
