@@ -182,8 +182,6 @@ class Follower:
             if batch.seq == expected and batch.epoch == standing.epoch:
                 last.append(batch)
                 expected = batch.previous
-            elif batch.seq < expected or last:
-                break
         return last[::-1]
 
     def _deliver(self, batch: Batch) -> None:

@@ -310,3 +310,23 @@ def test_a_row_older_than_what_the_feed_remembers_is_used_once_it_was_raised() -
     world.raise_rows(node)
     world.take(late, world.rows[-1])
     assert world.taken == 1
+
+
+@pytest.mark.parametrize("prefix", [None, "t", ""])
+def test_what_somebody_here_said_has_changed_is_taken_from_no_row_until_the_feed_tells_of_it(
+    prefix: str | None,
+) -> None:
+    world = SharedWorld()
+    core, tags = world.nodes[0].core, frozenset(("t:1",))
+    world.prove(world.nodes[0])
+    position = world.look().snapshot
+    assert core.fence.admits(tags, position)
+    for xid in (None, world.begin()):
+        assert not core.fence.admits(tags, position) or xid is None
+        if prefix is None:
+            core.change("t:1", xid, world.now)
+        else:
+            core.change_prefix(prefix, xid, world.now)
+    assert not core.fence.admits(tags, position)
+    world.commit(world.next_xid - 1, [])
+    assert core.fence.admits(tags, world.look().snapshot)
