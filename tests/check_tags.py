@@ -24,7 +24,7 @@ from tests.tags_bugs import BUGS
 from tests.tags_oracle import Oracle
 
 SECONDS = float(os.environ.get("SECONDS", "120"))
-SECONDS_A_BUG = float(os.environ.get("SECONDS_A_BUG", "90"))
+SECONDS_A_BUG = float(os.environ.get("SECONDS_A_BUG", "240"))
 
 
 @asynccontextmanager

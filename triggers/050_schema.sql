@@ -60,9 +60,11 @@ begin
         from pg_class c where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't' and c.oid >= 16384
         union all
         select 'proc', sum(hashtextextended(concat_ws(' ', p.oid, p.xmin), 0)) from pg_proc p
-        where p.oid >= 16384 and p.pronamespace <> 'pipeline'::regnamespace
+        join pg_namespace n on n.oid = p.pronamespace
+        where p.oid >= 16384 and n.nspname <> 'pipeline' and n.nspname !~ '^pg_temp_'
         union all
-        select 'rewrite', sum(hashtextextended(concat_ws(' ', r.oid, r.xmin), 0)) from pg_rewrite r where r.oid >= 16384
+        select 'rewrite', sum(hashtextextended(concat_ws(' ', r.oid, r.xmin), 0))
+        from pg_rewrite r join pg_class c on c.oid = r.ev_class where r.oid >= 16384 and c.relpersistence <> 't'
         union all
         select 'type', sum(hashtextextended(concat_ws(' ', t.oid, t.typname, t.typnamespace, t.typtype), 0))
         from pg_type t where t.oid >= 16384 and t.typtype <> 'c' and t.typcategory <> 'A'
