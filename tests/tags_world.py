@@ -197,6 +197,19 @@ class World:
             "select (select sum(c) from {whole} where {point}) from w.{beside} {other}, generate_series(1, 2)",
             "select * from {whole} where {point} union select * from {whole} where c = 1",
         ])  # fmt: skip
+        pairs = [(key, name) for key in keys for name, kind in beside.columns if kind == kinds[key]]
+        if pairs and rng.random() < 0.2:
+            key, name = rng.choice(pairs)
+            equal = f"{alias}.{key} = {other}.{name}"
+            side = rng.choice([f"{other}.{name}", f"{alias}.{key}"])
+            fixed = f"{side} = {literal(value(rng, kinds[key], null=False))}"
+            args.clear()
+            form = rng.choice([
+                "select * from w.{beside} {other} {join} join {whole} on {equal} where {fixed}",
+                "select * from {whole} {join} join w.{beside} {other} on {equal} where {fixed}",
+                "select * from w.{beside} {other} {join} join {whole} on {equal} and {fixed}",
+                "select * from w.{beside} {other} {join} join {whole} on {fixed} where {equal}",
+            ]).replace("{equal}", equal).replace("{fixed}", fixed)  # fmt: skip
         return form.format(
             whole=whole, point=point, alias=alias, beside=beside.name, other=other, inner=inner, order=order,
             table=table.name, join=rng.choice(["inner", "left", "right"]),

@@ -17,6 +17,10 @@ Theory of operation
     both sides of an inner join, the right one of a left join, the left one of a right join. The rows of the
     other side stay whatever ON says.
 
+    A condition `one = other` between columns passes a value on. Once the rows of one table with other values
+    have no part in the result, the query may as well be asked with that table cut down to the rest; there the
+    condition is one with a value, and narrows the other table by the rules above.
+
     A condition on a column of a view or a subquery holds for the column of the table behind it, as long as the
     query in between only joins and filters. With aggregates, LIMIT or windows other rows count.
 
@@ -60,6 +64,7 @@ class Param(msgspec.Struct, frozen=True):
 
 
 Values: TypeAlias = "tuple[str | Param, ...]"
+Place: TypeAlias = "tuple[int, int]"  # of a column: its table in FROM, and its number there
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -79,13 +84,17 @@ class Narrowing:
         self, view_of: Callable[[int], Item], *, little_endian: bool = True, parameters: bool = True
     ) -> None:
         self.found: list[Access] = []
+        self._equal: list[
+            tuple[Place, Place]
+        ] = []  # of the query in hand: a value of the first narrows the second
         self._view_of = view_of
         self._little = little_endian
         self._parameters = parameters
 
     def add(self, query: Node, pushed: dict[int, Values] | None = None, view: int = 0) -> None:
         """Collect from one SELECT. pushed: what its user fixed of its columns. view: the view that it defines."""
-        fixed: dict[tuple[int, int], Values] = {}
+        fixed: dict[Place, Values] = {}
+        self._equal = []
         tree = query.node("jointree")
         if tree is not None:
             tables: set[int] = set()
@@ -97,6 +106,7 @@ class Narrowing:
                 column = _column(target.node("expr"))
                 if column and target.number("resno") in pushed:
                     fixed.setdefault(column[0], pushed[target.number("resno")])
+        _pass_on(fixed, self._equal)
         seen: set[int] = set()
         for place, entry in enumerate(query.nodes("rtable"), start=1):
             here = {column: values for (table, column), values in fixed.items() if table == place}
@@ -128,7 +138,7 @@ class Narrowing:
             elif isinstance(item, Node):
                 todo.extend(item.fields.values())
 
-    def _join(self, item: Node, fixed: dict[tuple[int, int], Values]) -> set[int]:
+    def _join(self, item: Node, fixed: dict[Place, Values]) -> set[int]:
         """The tables of an item of FROM; what its ON conditions fix goes into `fixed`."""
         if item.tag == "RANGETBLREF":
             return {item.number("rtindex")}
@@ -142,20 +152,21 @@ class Narrowing:
         self._conditions(item.node("quals"), free, fixed)
         return on_left | on_right
 
-    def _conditions(self, node: Node | None, tables: set[int], fixed: dict[tuple[int, int], Values]) -> None:
+    def _conditions(self, node: Node | None, tables: set[int], fixed: dict[Place, Values]) -> None:
         if node is None:
             return
         if node.tag == "BOOLEXPR" and node.text("boolop") == "and":
             for part in node.nodes("args"):
                 self._conditions(part, tables, fixed)
             return
+        self._equal += [pair for pair in _pairs(node) if pair[1][0] in tables]
         condition = self._equality(node)
         if condition is not None and condition[0][0] in tables:
             place, values = condition
             if place not in fixed or len(values) < len(fixed[place]):
                 fixed[place] = values
 
-    def _equality(self, node: Node) -> tuple[tuple[int, int], Values] | None:
+    def _equality(self, node: Node) -> tuple[Place, Values] | None:
         """`column = value`, either way round, or `column = any (values)`."""
         family = _EQUALITY.get(node.number("opno")) if node.tag in ("OPEXPR", "SCALARARRAYOPEXPR") else None
         arguments = node.nodes("args")
@@ -194,6 +205,28 @@ class Narrowing:
         if node.tag == "CONST" and _FAMILY.get(node.number("consttype")) == family:
             return constant(node, family, little_endian=self._little)
         return None
+
+
+def _pairs(node: Node) -> list[tuple[Place, Place]]:
+    """The two columns that a condition holds to be equal, both ways round."""
+    family = _EQUALITY.get(node.number("opno")) if node.tag == "OPEXPR" else None
+    columns = [_column(argument) for argument in node.nodes("args")]
+    if family is None or len(columns) != 2 or node.number("inputcollid") not in _IDENTICAL:
+        return []
+    one, other = columns
+    if one is None or other is None or one[1] != family or other[1] != family:
+        return []
+    return [(one[0], other[0]), (other[0], one[0])]
+
+
+def _pass_on(fixed: dict[Place, Values], equal: list[tuple[Place, Place]]) -> None:
+    """Let equal columns have equal values, as far as that goes."""
+    size = -1
+    while len(fixed) > size:
+        size = len(fixed)
+        for one, other in equal:
+            if one in fixed:
+                fixed.setdefault(other, fixed[one])
 
 
 def constant(node: Node, family: Family, *, little_endian: bool) -> str | None:
@@ -247,7 +280,7 @@ def _bare(node: Node) -> Node:
     return inner if inner is not None and node.number("resulttype") in (25, 1009) else node
 
 
-def _column(node: Node | None) -> tuple[tuple[int, int], Family] | None:
+def _column(node: Node | None) -> tuple[Place, Family] | None:
     """The table and number of a column of this query's own FROM, and its family."""
     node = _bare(node) if node is not None else None
     if node is None or node.tag != "VAR" or node.number("varlevelsup") or node.number("varattno") <= 0:
