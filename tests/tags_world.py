@@ -197,6 +197,11 @@ class World:
             "select (select sum(c) from {whole} where {point}) from w.{beside} {other}, generate_series(1, 2)",
             "select * from {whole} where {point} union select * from {whole} where c = 1",
         ])  # fmt: skip
+        if self.functions and rng.random() < 0.15:
+            called = f"w.{rng.choice(self.functions)}({rng.choice([f'{alias}.c', '1', '2'])})"
+            form = rng.choice(["select {called} as n, {alias}.c from {whole} where {point}",
+                               "select * from {whole} where {point} and {called} > 1"])  # fmt: skip
+            form = form.replace("{called}", called)
         pairs = [(key, name) for key in keys for name, kind in beside.columns if kind == kinds[key]]
         if pairs and rng.random() < 0.2:
             key, name = rng.choice(pairs)
