@@ -11,6 +11,7 @@ import msgspec
 from pipeline.cli.flags import Verb
 from pipeline.cli.session import Session, pass_session
 from pipeline.config import Http
+from pipeline.core.cache_check import nines
 from pipeline.core.status import Quantiles, QueueStatus, Status
 from pipeline.errors import DaemonUnreachable, PermissionMissing
 
@@ -98,6 +99,10 @@ def lines(told: Status) -> list[str]:
     if (cache := told.cache) is not None:
         ratio = "unknown" if cache.hit_ratio is None else f"{cache.hit_ratio:.1%}"
         text.append(f"cache   {cache.entries} entries, {cache.bytes} bytes, hit ratio {ratio}")
+        fresh = "unknown" if cache.fresh_within_1s is None else nines(cache.fresh_within_1s, cache.checks_total)
+        text.append(f"        fresh within 1 s: {fresh}, {cache.checks_total} checked")
+        if cache.violations_total:
+            text.append(f"        {cache.violations_total} of the checked reads were wrong")
     if (jobs := told.jobs) is not None:
         text.append(f"jobs    {jobs.finished_total} finished, {jobs.failed_total} failed")
         for queue in jobs.queues:

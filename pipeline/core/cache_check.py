@@ -126,6 +126,13 @@ def fresh_share(fresh: int, checks: int) -> float | None:
     return fresh / (checks + 1) if checks else None
 
 
+def nines(share: float, checks: int) -> str:
+    """The share as a percentage with no more nines than so many checks can show, rounded down."""
+    decimals = min(3, max(0, len(str(checks + 1)) - 3))
+    step: int = 10**decimals
+    return f"{math.floor(share * 100 * step + 1e-9) / step:.{decimals}f} %"
+
+
 def pause_after(read_seconds: float) -> float:
     """How long to rest after a check whose reading took so long."""
     return max(INTERVAL_SECONDS, read_seconds / SHARE_OF_TIME)

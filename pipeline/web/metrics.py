@@ -22,6 +22,7 @@ from pipeline.core.status import (
     CacheStatus,
     FeedStatus,
     JobsStatus,
+    NamespaceFigures,
     Quantiles,
     SeriesStatus,
     Status,
@@ -140,6 +141,44 @@ def _cache(cache: CacheStatus) -> Iterator[Figure]:
     yield counter("cache_invalidations", "Values dropped because of an event.").add(cache.invalidations_total)
     yield counter("cache_evictions", "Values dropped for room.").add(cache.evictions_total)
     yield counter("cache_flushes", "Times that everything was dropped.").add(cache.flushes_total)
+    yield counter("cache_stale", "Reads that were flagged as stale.").add(cache.stale_total)
+    yield counter("cache_saved_seconds", "Hits times the mean load of their kind.").add(cache.saved_seconds_total)
+    yield counter("cache_checks", "Hits that were read again and judged.").add(cache.checks_total)
+    yield counter("cache_violations", "Hits that were wrong.").add(cache.violations_total)
+    yield counter("cache_uncheckable", "Hits that were read again in vain.").add(cache.uncheckable_total)
+    yield counter("cache_fresh_within_1s", "Hits judged right and proved no older.").add(
+        cache.fresh_within_1s_total
+    )
+    yield counter("cache_fresh_within_60s", "Hits judged right and proved no older.").add(
+        cache.fresh_within_60s_total
+    )
+    yield gauge("cache_fresh_ratio", "Share of the checks fresh within 1 s, as if one more had failed.").add(
+        cache.fresh_within_1s
+    )
+    gone = counter("cache_gone", "Values that ended, by cause.")
+    for cause, number in sorted(cache.gone.items()):
+        gone.add(number, {"cause": cause})
+    refused = counter("cache_refused", "Values not stored, by reason.")
+    for reason, number in sorted(cache.refused.items()):
+        refused.add(number, {"reason": reason})
+    yield from (gone, refused)
+    yield from _namespaces(cache.namespaces)
+
+
+def _namespaces(spaces: Iterable[NamespaceFigures]) -> tuple[Figure, ...]:
+    """At most two dozen, and the rest as one: programs may have many."""
+    entries = gauge("cache_namespace_entries", "Values of the namespace.")
+    size = gauge("cache_namespace_bytes", "Size of the values of the namespace.")
+    reads = counter("cache_namespace_reads", "Reads of the namespace, by how they were served.")
+    saved = counter("cache_namespace_saved_seconds", "Hits of the namespace times its mean load.")
+    for space in spaces:
+        labels = {"namespace": space.name or "(others)"}
+        entries.add(space.entries, labels)
+        size.add(space.bytes, labels)
+        saved.add(space.saved_seconds_total, labels)
+        for how in ("hits", "misses", "stale", "bypassed"):
+            reads.add(getattr(space, f"{how}_total"), {**labels, "how": how})
+    return entries, size, reads, saved
 
 
 def _series(series: Iterable[SeriesStatus]) -> tuple[Figure, ...]:

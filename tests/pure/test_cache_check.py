@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.core.cache_check import Outcome, Tally, fit, fresh_share, pause_after
+from pipeline.core.cache_check import Outcome, Tally, fit, fresh_share, nines, pause_after
 from pipeline.core.cache_figures import LONGEST_NAME, MOST_SHOWN, MOST_TOLD, foremost, together, told
 from pipeline.core.cache_namespace import Namespace
 from pipeline.core.cache_policy import Policy
@@ -160,6 +160,17 @@ def test_the_share_shows_no_more_nines_than_there_were_checks() -> None:
     assert fresh_share(9, 9) == 0.9
     assert fresh_share(999, 999) == 0.999
     assert fresh_share(998, 999) == 0.998
+
+
+@pytest.mark.parametrize(
+    ("checks", "wrong", "text"),
+    [(1, 0, "50 %"), (9, 0, "90 %"), (99, 0, "99 %"), (500, 0, "99 %"), (999, 0, "99.9 %"), (9999, 0, "99.99 %"),
+     (9999, 10, "99.89 %"), (10**7, 0, "99.999 %")],
+)  # fmt: skip
+def test_the_share_is_written_with_the_nines_that_there_are(checks: int, wrong: int, text: str) -> None:
+    share = fresh_share(checks - wrong, checks)
+    assert share is not None
+    assert nines(share, checks) == text
 
 
 def test_only_hits_that_were_right_and_proved_young_count_as_fresh() -> None:

@@ -107,12 +107,29 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
         "1.84 s",
         "public.stock",
         "31 failed in 24 h",
+        "99.99 %",
+        "12,480 hits checked, 0 wrong, 3 uncheckable; ended: 188 k changed, 1,204 size, 71 expired; not",
+        "shop.orders.load_order",
+        "all others",
         "draining",
         "paused",
     ):
         await says(tab, figure)
     assert await tab.evaluate("document.title") == "(1 firing) pgreflex, pgreflex@db1:4711"
     assert await tab.evaluate("document.querySelectorAll('th:not([scope])').length") == 0
+    assert tab.complaints == []
+
+
+async def test_a_browser_says_that_checked_hits_were_wrong(tab: Tab, server: WebServer, source: Source) -> None:
+    status = source.answer
+    assert isinstance(status, Status)
+    assert status.cache is not None
+    cache = msgspec.structs.replace(status.cache, violations_total=2, checks_total=0, fresh_within_1s=None)
+    source.answer = msgspec.structs.replace(status, cache=cache)
+    await tab.open(server.url)
+    await says(tab, "2 of 0 checked hits were wrong")
+    shown = "document.querySelector('#tile-cache div:last-child dd').title"
+    assert await tab.evaluate(shown) == "unknown"
     assert tab.complaints == []
 
 

@@ -59,6 +59,14 @@ export function percent(ratio) {
   return ratio === null || ratio === undefined ? null : (ratio * 100).toFixed(1) + THIN + "%";
 }
 
+/** A share as a percentage with no more nines than so many trials can show, rounded down: 99 %, 99.9 %, 99.99 %. */
+export function nines(share, trials) {
+  if (share === null || share === undefined) return null;
+  const decimals = Math.min(3, Math.max(0, Math.floor(Math.log10(trials + 1) + 1e-9) - 2));
+  const step = 10 ** decimals;
+  return (Math.floor(share * 100 * step + 1e-9) / step).toFixed(decimals) + THIN + "%";
+}
+
 export function bytes(value) {
   if (value === null || value === undefined) return null;
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -1,7 +1,7 @@
 /* From a status to the page: tiles and tables. Owns what is said of each figure; knows no connection. */
 
 import { Table, figure, h, mood, put } from "./dom.js";
-import { ago, bytes, duration, measure, milliseconds, moment, number, percent } from "./format.js";
+import { ago, bytes, duration, measure, milliseconds, moment, nines, number, percent } from "./format.js";
 import { Spark } from "./spark.js";
 
 const byId = (id) => document.getElementById(id);
@@ -13,6 +13,8 @@ const HINTS = {
   noSeries: "No timings yet. Try: `pgreflex watch public.orders --timing`",
   noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
   noJobs: "The job queue does not run in this process.",
+  noCached: "Nothing has been read through a cache yet.",
+  noCache: "No process reports a cache.",
   noWatches: "No table is watched. Try: `pgreflex watch public.orders --keys id`",
   noFeed: "The feed does not run in this process.",
   noServices: "No service runs in this process.",
@@ -55,7 +57,7 @@ export class View {
     this.tiles = {
       events: new Tile("tile-events", "Events", this.sparks.events, ["per s", "since start"]),
       delivery: new Tile("tile-delivery", "Write to delivery", this.sparks.delivery, ["p50", "p95", "p99"]),
-      cache: new Tile("tile-cache", "Cache", this.sparks.cache, ["hit ratio", "age bound"]),
+      cache: new Tile("tile-cache", "Cache", this.sparks.cache, ["hit ratio", "age bound", "fresh in 1 s"]),
       jobs: new Tile("tile-jobs", "Jobs", this.sparks.jobs, ["per s", "ready", "running"]),
       alerts: new Tile("tile-alerts", "Alerts", this.sparks.alerts, ["firing", "pending"]),
     };
@@ -117,8 +119,10 @@ export class View {
     this.tiles.events.show([number(feed?.events_per_second), number(feed?.events_total)], ...feedNote(feed));
     this.tiles.delivery.show([delivery?.p50, delivery?.p95, delivery?.p99].map(milliseconds), windowNote(delivery, "event"));
     this.tiles.cache.show(
-      [percent(cache?.hit_ratio), cache?.age_bound_seconds == null ? null : "≤ " + duration(cache.age_bound_seconds)],
+      [percent(cache?.hit_ratio), cache?.age_bound_seconds == null ? null : "≤ " + duration(cache.age_bound_seconds),
+        nines(cache?.fresh_within_1s, cache?.checks_total)],
       ...cacheNote(cache));
+    mood(byId("tile-cache"), "tile", cache?.violations_total ? "wrong" : "");
     this.tiles.jobs.show([number(jobs?.per_second), number(total("ready")), number(total("running"))],
       jobsNote(jobs));
     const firing = count(alerts, "firing");
@@ -129,11 +133,15 @@ export class View {
   }
 
   lists() {
-    const { feed, jobs, alerts, series, services } = this.status;
+    const { feed, cache, jobs, alerts, series, services } = this.status;
     this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index,
       alerts ? HINTS.alerts : HINTS.noAlerts);
     this.tables.series.show(series ?? [], (one) => one.name);
     this.tables.queues.show(jobs?.queues ?? [], (queue) => queue.queue, jobs ? HINTS.noQueues : HINTS.noJobs);
+    this.tables.cache.show(cache?.namespaces ?? [], (space) => space.name, cache ? HINTS.noCached : HINTS.noCache);
+    const facts = byId("cache-facts");
+    facts.hidden = !cache;
+    if (cache) put(facts, cacheFacts(cache));
     const watches = [...(feed?.watches ?? [])].sort((a, b) => (b.problem !== null) - (a.problem !== null));
     this.tables.watches.show(watches, (watch) => watch.table, feed ? HINTS.noWatches : HINTS.noFeed);
     this.tables.services.show(services, (service) => service.name);
@@ -179,9 +187,34 @@ function jobsNote(jobs) {
 
 function cacheNote(cache) {
   if (!cache) return ["no cache in this process", ""];
+  if (cache.violations_total) return [`${number(cache.violations_total)} of ${number(cache.checks_total)} checked hits were wrong`, "bad"];
   const held = `${number(cache.entries)} entries, ${bytes(cache.bytes)} of ${bytes(cache.max_bytes)}`;
   if (cache.age_bound_seconds === null) return ["freshness unproved, bypassed", "warn"];
   return [held, ""];
+}
+
+/** What the cache did on the whole: checks, ends and refusals. */
+function cacheFacts(cache) {
+  if (!cache) return "";
+  const checks = cache.checks_total + cache.uncheckable_total
+    ? [`${number(cache.checks_total)} hits checked, ${number(cache.violations_total)} wrong` +
+      (cache.uncheckable_total ? `, ${number(cache.uncheckable_total)} uncheckable` : "")] : ["no hit was checked yet"];
+  return [...checks, ...causes("ended", cache.gone), ...causes("not stored", cache.refused)].join("; ");
+}
+
+function causes(what, counts) {
+  const known = Object.entries(counts).filter(([, value]) => value).sort(([, a], [, b]) => b - a);
+  return known.length ? [`${what}: ` + known.map(([cause, value]) => `${number(value)} ${cause}`).join(", ")] : [];
+}
+
+function namespaceBelow(space) {
+  const known = [["stale", space.stale_total], ["bypassed", space.bypassed_total], ["not stored", space.refused_total]];
+  return known.filter(([, value]) => value).map(([what, value]) => `${number(value)} ${what}`).join(", ") || null;
+}
+
+function hitRatio(space) {
+  const reads = space.hits_total + space.misses_total + space.stale_total + space.bypassed_total;
+  return reads ? percent(space.hits_total / reads) : null;
 }
 
 function queueState(queue) {
@@ -217,6 +250,14 @@ function tables(now) {
       { title: "Oldest ready", width: 7.4, numeric: true, hint: "how long the oldest job that may run has waited",
         cell: (q) => (q.ready === 0 ? { text: "none", mood: "quiet" } : duration(q.oldest_ready_seconds)) },
     ], HINTS.noQueues),
+    cache: new Table("Cached functions and namespaces", [
+      { title: "Namespace", head: true, cell: (c) => ({ text: c.name || "all others", below: namespaceBelow(c) }) },
+      { title: "Hits", width: 5, numeric: true, cell: (c) => number(c.hits_total) },
+      { title: "Ratio", width: 5, numeric: true, hint: "hits by reads, since the processes started", cell: hitRatio },
+      { title: "Entries", width: 5, numeric: true, cell: (c) => number(c.entries) },
+      { title: "Size", width: 5, numeric: true, cell: (c) => bytes(c.bytes) },
+      { title: "Saved", width: 7.4, numeric: true, hint: "hits times the mean load", cell: (c) => duration(c.saved_seconds_total) },
+    ], HINTS.noCached),
     watches: new Table("Watched tables", [
       { title: "Table", head: true, cell: (w) => ({ text: w.table, below: w.problem, belowMood: "bad" }) },
       { title: "State", width: 7.4, cell: (w) => (w.problem ? { text: "problem", shape: "▲", mood: "bad" } : { text: "ok", shape: "●", mood: "good" }) },
