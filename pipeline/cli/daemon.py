@@ -26,21 +26,11 @@ def status(session: Session) -> None:
 
     Example: pgreflex status --json
     """
-    settings = session.load().config.http
-    code, body = ask(settings, "/api/v1/status")
-    if code != 200:
-        raise DaemonUnreachable(f"{_at(settings)} answered {code}", hint="Is it a pgreflex that listens there?")
-    try:
-        told = msgspec.json.decode(body, type=Status)
-    except msgspec.DecodeError:
-        raise DaemonUnreachable(
-            f"what {_at(settings)} answered is not the status of a pgreflex of this version",
-            hint="Use the pgreflex that the daemon runs.",
-        ) from None
+    found = told(session)
     if session.json:
-        session.print_json(msgspec.json.decode(body))
+        session.print_json(msgspec.to_builtins(found))
     else:
-        for line in lines(told):
+        for line in lines(found):
             session.print(line)
 
 
@@ -56,6 +46,21 @@ def health(session: Session, ready: bool) -> int:
     text = body.decode(errors="replace").strip()
     session.print_json({"ok": code == 200, "detail": text}) if session.json else session.print(text)
     return 0 if code == 200 else 1
+
+
+def told(session: Session) -> Status:
+    """What the daemon says of itself. Raises DaemonUnreachable, PermissionMissing."""
+    settings = session.load().config.http
+    code, body = ask(settings, "/api/v1/status")
+    if code != 200:
+        raise DaemonUnreachable(f"{_at(settings)} answered {code}", hint="Is it a pgreflex that listens there?")
+    try:
+        return msgspec.json.decode(body, type=Status)
+    except msgspec.DecodeError:
+        raise DaemonUnreachable(
+            f"what {_at(settings)} answered is not the status of a pgreflex of this version",
+            hint="Use the pgreflex that the daemon runs.",
+        ) from None
 
 
 def ask(settings: Http, path: str) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.cli.cache import cache
 from pipeline.cli.check import check
 from pipeline.cli.daemon import health, status
 from pipeline.cli.demo import demo
@@ -34,7 +35,7 @@ from pipeline.errors import DatabaseUnavailable, PgreflexError
 
 VERBS = (
     run, demo, migrate, watch, unwatch, watched, emit, enqueue, jobs, queues, workers, workflows, schedules,
-    check, status, health, version,
+    cache, check, status, health, version,
 )  # fmt: skip
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 

@@ -31,7 +31,9 @@ TELLS = status.Status(
         status.ServiceHealth("jobs", False, "no lease"),
     ),
     feed=status.FeedStatus(connected=True, events_total=12),
-    cache=status.CacheStatus(entries=3, bytes=400),
+    cache=status.CacheStatus(
+        entries=3, bytes=400, checks_total=1100, violations_total=1, fresh_within_1s=1100 / 1101
+    ),
     jobs=status.JobsStatus(queues=(status.QueueStatus("mail", ready=4, paused=True),), finished_total=9),
     alerts=(status.AlertStatus("slow", "firing", "critical", 1.7e9, "p95 over 100 ms"),),
 )
@@ -205,6 +207,8 @@ async def test_status_tells_what_the_daemon_does(cli: Cli, daemon: Daemon) -> No
         "feed    connected, 12 events, tables watched: 0",
         "        write to delivery: unknown",
         "cache   3 entries, 400 bytes, hit ratio unknown",
+        "        fresh within 1 s: 99.9 %, 1100 checked",
+        "        1 of the checked reads were wrong",
         "jobs    9 finished, 0 failed",
         "        mail: 4 ready, 0 delayed, 0 running, paused",
         "alert   slow firing (critical): p95 over 100 ms",
