@@ -113,7 +113,7 @@ class World:
             if one.name.startswith(f"{table.name}_"):
                 one.keys = table.keys
         columns = "null"
-        if rng.random() < 0.06:
+        if rng.random() < 0.12:
             columns = "'{" + ",".join(rng.sample(names, len(names) - rng.randint(1, 2))) + "}'"
         return (
             f"select pipeline.watch('w.{table.name}', keys => '{{{','.join(table.keys)}}}', columns => {columns})"
