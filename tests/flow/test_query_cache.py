@@ -15,6 +15,7 @@ from handlers.cache import Cache
 from pipeline.app import Client
 from pipeline.core.events import Batch, Event
 from pipeline.core.query_plan import DDL
+from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.query_tags import QueryAnalyst
@@ -204,3 +205,12 @@ async def test_a_gap_in_the_feed_makes_every_query_be_looked_at_again(cache: Cac
 async def test_a_cache_without_an_analyst_says_that_it_needs_tags(db: Database, clock: Clock) -> None:
     with pytest.raises(pipeline.errors.UsageError, match="cannot find the tags"):
         await Cache(prober=CacheDatabase(db), clock=clock).query("select 1")
+
+
+async def test_what_other_processes_loaded_after_a_change_of_definitions_may_be_used_again(
+    cache: Cache, view: Feed
+) -> None:
+    cache.on_batch(await redefine(view))
+    await view.prove()
+    now = Snapshot.parse(await view.sql.fetchval("select pg_current_snapshot()::text"))
+    assert cache.core.fence.admits({DDL, "other:1"}, now)
