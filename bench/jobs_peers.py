@@ -127,15 +127,15 @@ def node_home() -> Path:
     return home
 
 
-def python_home() -> Path:
-    """An environment with the peers from PyPI. Raises NotToBeHad."""
-    home = cache() / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = "\n".join(PYTHON_PACKAGES)
+def python_home(name: str = "python", packages: Sequence[str] = PYTHON_PACKAGES) -> Path:
+    """An environment with peers from PyPI. Raises NotToBeHad."""
+    home = cache() / f"{name}{sys.version_info.major}.{sys.version_info.minor}"
+    wanted = "\n".join(packages)
     if _made(home, wanted):
         return home
     _run(sys.executable, "-m", "venv", home)
     pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    _run(*pip, *PYTHON_PACKAGES)
+    _run(*pip, *packages)
     (home / ".made").write_text(wanted)
     return home
 
