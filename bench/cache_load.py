@@ -69,8 +69,8 @@ async def read_mostly(bench: Bench, dsn: str) -> None:
     saved = 1 - queries["cached"] / queries["direct"]
     seen = f"{queries['direct']:,} and {queries['cached']:,} by pg_stat_statements, probes and the feed included"
     bench.report.goal(SAVED, saved, *GOALS[SAVED], seen)
-    for way in told:
-        rate = sum(one["reads"] / one["seconds"] for one in told[way])
+    for way, parts in told.items():
+        rate = sum(one["reads"] / one["seconds"] for one in parts)
         bench.report.figure(f"read-mostly: {way}, reads/s", rate)
 
 

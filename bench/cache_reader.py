@@ -1,8 +1,8 @@
 """A process of the cache benchmark: `python -m bench.cache_reader WAY DSN AMOUNT`.
 
-Owns: what each way does. direct, cached: AMOUNT reads by Zipf, a write for every WRITE_EVERY of them, past the cache
-or through it. evicted: holds AMOUNT entries and notes when each is gone. writing: AMOUNT writes a second to rows
-that nobody holds.
+Owns: what each way does. direct, cached: AMOUNT reads by Zipf, a write for every WRITE_EVERY of them, past the
+cache or through it. evicted: holds AMOUNT entries and notes when each is gone. writing: AMOUNT writes a second to
+rows that nobody holds.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Usage: python cache_cost.py CALLS. Each holds what it is asked for; keys are one
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time

@@ -5,6 +5,7 @@ Owns: the options of one read or one cached function, checked once. Knows neithe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from datetime import timedelta
 from typing import Literal, TypeAlias, TypedDict
@@ -99,12 +100,18 @@ class Policy(msgspec.Struct, frozen=True):
         bounded = policy.max_bytes is not None or policy.max_entries is not None
         if bounded and not own and not options.get("namespace"):
             raise UsageError("bounds without a namespace would hold for all others, too", hint="Add namespace=...")
-        return policy
+        return _one_of_each(policy)
 
     @property
     def outlives(self) -> float:
         """For how many seconds a value that is no longer good is of use."""
         return max(self.stale_while_revalidate, self.stale_if_error)
+
+
+@functools.lru_cache(maxsize=256)
+def _one_of_each(policy: Policy) -> Policy:
+    """The same object for equal policies: each entry refers to one, and it would be a tenth of a small entry."""
+    return policy
 
 
 PLAIN = Policy()

@@ -131,32 +131,62 @@ def estimate_bytes(value: Any, depth: int = DEPTH) -> int:
 
     Containers, dataclasses and Structs are followed, eight levels deep; of a container of more than 32
     elements, 32 spread evenly stand for all, so that the cost is bounded (a list of 1,000 rows of ten
-    columns: 0.3 ms). An object that is referred to twice counts twice. Anything opaque counts as what
-    Python says of it alone.
+    columns: 0.3 ms). None, booleans, small numbers and single characters cost nothing, since there is one of
+    each. The text of a dict's keys is shared among all that refer to it, as the columns of many rows do. Any
+    other object that is referred to twice counts twice. Anything opaque counts as what Python says of it alone.
     """
-    size = sys.getsizeof(value, 64)
     kind = type(value)
+    if kind in _SINGLE or (kind is int and -5 <= value <= 256) or (kind is str and len(value) < 2):
+        return 0
+    size = sys.getsizeof(value, 64)
     if kind in _LEAVES or depth == 0:
         return size
     if isinstance(value, dict):
-        return size + _of_many(value.keys(), depth) + _of_many(value.values(), depth)
+        keys = [_share(key, 3) if type(key) is str else estimate_bytes(key, depth - 1) for key in _spread(value)]
+        return size + _scaled(keys, len(value)) + _of_many(value.values(), depth)
     if isinstance(value, (list, tuple, set, frozenset)):
         return size + _of_many(value, depth)
     if isinstance(value, msgspec.Struct):
         return size + _of_many([getattr(value, name) for name in value.__struct_fields__], depth)
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+        inline = 0 if hasattr(kind, "__slots__") else _INLINE + _INLINE_EACH * len(names)
+        return size + inline + _of_many([getattr(value, name) for name in names], depth)
     inside = getattr(value, "__dict__", None)
     if type(inside) is dict:
         return size + estimate_bytes(inside, depth - 1)
     return size
 
 
-_LEAVES = frozenset({str, int, float, bool, bytes, type(None), uuid.UUID, decimal.Decimal, datetime.datetime})
+def key_bytes(key: Hashable) -> int:
+    """The same of a key, whose functions and types belong to the program, and whose text may be in it, too."""
+    kind = type(key)
+    if kind is str:
+        return _share(key, 4)
+    if isinstance(key, (tuple, frozenset)):
+        return sys.getsizeof(key) + sum(map(key_bytes, key))
+    return estimate_bytes(key) if kind in _LEAVES else 0
+
+
+_SINGLE = frozenset({type(None), bool})
+_LEAVES = frozenset({str, int, float, bytes, uuid.UUID, decimal.Decimal, datetime.datetime, datetime.date})
+_INLINE, _INLINE_EACH = 24, 8  # the values of an object whose class has no slots, before and for each of them
+
+
+def _share(text: Any, ours: int) -> int:
+    """Its part of a text that others refer to as well. ours: the references of whoever is asking."""
+    return sys.getsizeof(text) // max(1, sys.getrefcount(text) - ours)
 
 
 def _of_many(values: Any, depth: int) -> int:
+    return _scaled([estimate_bytes(value, depth - 1) for value in _spread(values)], len(values))
+
+
+def _spread(values: Any) -> Any:
+    """All of them, or 32 spread evenly."""
     count = len(values)
-    if count <= SAMPLE:
-        return sum(estimate_bytes(value, depth - 1) for value in values)
-    step = count // SAMPLE
-    total = sum(estimate_bytes(value, depth - 1) for value in islice(values, 0, step * SAMPLE, step))
-    return total * count // SAMPLE
+    return values if count <= SAMPLE else islice(values, 0, count // SAMPLE * SAMPLE, count // SAMPLE)
+
+
+def _scaled(sizes: list[int], count: int) -> int:
+    return sum(sizes) * count // len(sizes) if sizes else 0

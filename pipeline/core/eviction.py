@@ -15,8 +15,8 @@ Theory of operation
     So the two hold a duel. What each has pushed out lately is remembered by a fingerprint, and when such a key
     comes back, the rule that gave it up was wrong, the more so the sooner. The rule with the smaller share of such
     regrets decides; one time in EXPLORE the other one does, so that it can be judged, too (one in SELDOM while the
-    first is hardly ever wrong). Regrets fade within a few turns of the cache, so a program that changes its ways is
-    followed.
+    first is hardly ever wrong). Regrets fade within a few turns of the cache, so a program that changes its ways
+    is followed.
 
     Both rules choose among SAMPLE entries, not among all. That is within half a point of the exact rules, and
     needs no order of the entries that each hit would have to mend, no heap and no list of neighbours. The newest

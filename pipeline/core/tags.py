@@ -13,6 +13,7 @@ only makes the tree deeper than need be.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -38,21 +39,27 @@ class TagIndex(Generic[T]):
     def __init__(self) -> None:
         self._exact: dict[str, T | set[T]] = {}
         self._below: dict[str, T | set[T]] = {}  # tag -> items that have a tag below it
+        self._held = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the index, without the tags and the items that it was given."""
+        return self._held + sys.getsizeof(self._exact) + sys.getsizeof(self._below)
 
     def add(self, item: T, tags: Iterable[str]) -> None:
         for tag in tags:
-            _file(self._exact, tag, item)
+            self._file(self._exact, tag, item)
             if ":" in tag:
                 for upper in above(tag):
-                    _file(self._below, upper, item)
+                    self._file(self._below, upper, item)
 
     def remove(self, item: T, tags: Iterable[str]) -> None:
         """Undo `add`; the tags must be those that were given to it."""
         for tag in tags:
-            _take(self._exact, tag, item)
+            self._take(self._exact, tag, item)
             if ":" in tag:
                 for upper in above(tag):
-                    _take(self._below, upper, item)
+                    self._take(self._below, upper, item)
 
     def touched(self, tag: str) -> set[T]:
         """The items that a change of `tag` touches; a new set."""
@@ -82,28 +89,31 @@ class TagIndex(Generic[T]):
     def clear(self) -> None:
         self._exact = {}
         self._below = {}
+        self._held = 0
+
+    def _file(self, table: dict[str, T | set[T]], tag: str, item: T) -> None:
+        filed = table.setdefault(tag, item)
+        if isinstance(filed, set):
+            self._held -= sys.getsizeof(filed)
+            filed.add(item)
+            self._held += sys.getsizeof(filed)
+        elif filed != item:
+            both = table[tag] = {filed, item}
+            self._held += sys.getsizeof(both)
+
+    def _take(self, table: dict[str, T | set[T]], tag: str, item: T) -> None:
+        filed = table.get(tag)
+        if isinstance(filed, set):
+            filed.discard(item)
+            if not filed:
+                self._held -= sys.getsizeof(filed)
+                del table[tag]
+        elif filed == item:  # two tags of one item may share what is above them
+            del table[tag]
 
     def __len__(self) -> int:
         """How many tags have something filed under them or below them."""
         return len(self._exact.keys() | self._below.keys())
-
-
-def _file(table: dict[str, T | set[T]], tag: str, item: T) -> None:
-    filed = table.setdefault(tag, item)
-    if isinstance(filed, set):
-        filed.add(item)
-    elif filed != item:
-        table[tag] = {filed, item}
-
-
-def _take(table: dict[str, T | set[T]], tag: str, item: T) -> None:
-    filed = table.get(tag)
-    if isinstance(filed, set):
-        filed.discard(item)
-        if not filed:
-            del table[tag]
-    elif filed == item:  # two tags of one item may share what is above them
-        del table[tag]
 
 
 def _gather(items: set[T], filed: T | set[T] | None) -> None:

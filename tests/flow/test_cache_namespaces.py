@@ -87,7 +87,7 @@ async def test_a_namespace_has_keys_bounds_and_figures_of_its_own(cache: Cache, 
     assert own.gone == {"count": 2, "changed": 1}
     assert (space(cache, "n1").entries, space(cache, "n1").refused) == (1, {"unfit": 1})
     assert {status.name for status in cache.namespaces()} == {own.name, "n1", "n2", "values"}
-    assert cache.core.store.bytes == sum(status.bytes for status in cache.namespaces())
+    assert cache.core.store.bytes > sum(status.bytes for status in cache.namespaces()) > 0
 
 
 async def test_bytes_of_a_namespace_are_bounded(cache: Cache, feed: Feed) -> None:

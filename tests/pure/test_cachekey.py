@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.core.cachekey import estimate_bytes, freeze, seconds, stable_key
+from pipeline.core.cachekey import estimate_bytes, freeze, key_bytes, seconds, stable_key
 from pipeline.errors import UsageError
 
 
@@ -116,19 +119,43 @@ def test_a_time_to_live_that_cannot_be_meant_is_refused(ttl: Any) -> None:
         seconds(ttl)
 
 
-def true_size(value: Any) -> int:
-    """Everything counted, nothing sampled."""
-    size = sys.getsizeof(value)
-    if isinstance(value, dict):
-        return size + sum(true_size(key) + true_size(item) for key, item in value.items())
-    if isinstance(value, (list, tuple, set)):
-        return size + sum(map(true_size, value))
-    return size
+def rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": 1_000 + n, "name": f"customer {n}", "tags": ["a"] * (n % 5), "gone": None} for n in range(count)
+    ]
 
 
-def test_the_size_of_rows_is_estimated_within_a_tenth_and_looks_at_few_of_them() -> None:
-    rows = [{"id": n, "name": f"customer {n}", "tags": ["a"] * (n % 5)} for n in range(10_000)]
-    assert estimate_bytes(rows) == pytest.approx(true_size(rows), rel=0.1)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: rows(40),
+        lambda n: json.loads(json.dumps(rows(3))),
+        lambda n: {f"key {n} {i}": f"value {i}" for i in range(6)},
+        lambda n: Point(10_000 + n),
+        lambda n: Spot([1_000 + n, 2_000 + n]),
+        lambda n: (Decimal(n) / 7, n / 7, 10**6 + n, f"{n}" * 9, True, {n, n + 1_000}),
+    ],
+)
+def test_the_size_of_values_is_estimated_within_a_tenth(make: Callable[[int], Any]) -> None:
+    make(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        values = [make(1_000 + n) for n in range(200)]
+        taken = tracemalloc.get_traced_memory()[0] - before - sys.getsizeof(values)
+    finally:
+        tracemalloc.stop()
+    assert sum(map(estimate_bytes, values)) == pytest.approx(taken, rel=0.1)
+
+
+def test_of_a_long_list_few_elements_stand_for_all() -> None:
+    assert estimate_bytes(rows(10_000)) == pytest.approx(estimate_bytes(rows(31)) * 10_000 / 31, rel=0.1)
+
+
+def test_a_key_counts_what_is_its_own_and_not_the_program() -> None:
+    text = "select " + "x" * 1_000
+    held = [(rows, text, n) for n in range(100)]
+    assert key_bytes(held[0]) < 200 < key_bytes((rows, "y" * 990 + str(len(held)), 1_000))
 
 
 def test_nested_and_opaque_values_end() -> None:
