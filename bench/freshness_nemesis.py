@@ -125,10 +125,14 @@ class Nemesis:
         """The first one comes soon, so that a short run sees each."""
         await asyncio.sleep(min(every, 12) * self._rng.uniform(0.1, 0.9))
         while True:
+            what = None
             with contextlib.suppress(*DOWN):
-                if what := await self._faults[name]():
-                    self.struck[name] += 1
-                    self._tell(f"{name}: {what} ends")
+                what = await self._faults[name]()
+            if what is None:  # it could not be done just now
+                await asyncio.sleep(min(1.0, every))
+                continue
+            self.struck[name] += 1
+            self._tell(f"{name}: {what} ends")
             await asyncio.sleep(every * self._rng.uniform(0.5, 1.5))
 
     def _tell(self, what: str) -> None:
