@@ -281,6 +281,8 @@ def translate(error: BaseException) -> PgreflexError:
         return Busy(f"a lock could not be had in time: {text}", hint=getattr(error, "hint", None) or "")
     if isinstance(error, TimeoutError):  # which is an OSError, too
         return DatabaseUnavailable("Postgres did not answer in time")
+    if isinstance(error, asyncpg.InterfaceError) and text.startswith("the server expects"):
+        return QueryFailed(text, hint="Pass one argument for each of $1, $2, ... in the query.")
     if isinstance(error, _GONE):
         return DatabaseUnavailable(f"no connection to Postgres: {text}")
     if isinstance(error, _MISSING) and "pipeline" in text:

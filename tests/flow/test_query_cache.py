@@ -19,7 +19,7 @@ from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.query_tags import QueryAnalyst
-from pipeline.errors import NotCacheable
+from pipeline.errors import NotCacheable, QueryFailed
 from tests.conftest import eventually
 from tests.flow.cache_kit import Clock, Feed, clock_fixture, feed_fixture  # noqa: F401
 
@@ -97,6 +97,13 @@ async def test_every_change_of_what_a_query_reads_is_followed_and_no_other(
         async with cache.bypass():
             fresh = await cache.query(query)
         assert await cache.query(query) == fresh, change
+
+
+@pytest.mark.parametrize("tags", [None, "orders"])
+async def test_too_few_arguments_are_no_lost_connection(client: Client, tags: str | None) -> None:
+    with pytest.raises(QueryFailed, match="the server expects 1 argument") as caught:
+        await client.cache.query("select * from orders where id = $1", tags=tags)
+    assert caught.value.hint == "Pass one argument for each of $1, $2, ... in the query."
 
 
 async def pipeline_invalidate(sql: asyncpg.Connection, tag: str) -> None:
