@@ -13,8 +13,10 @@ import structlog
 import pipeline
 from handlers.cache import Cache
 from handlers.cache_check import Witness
+from handlers.cache_seams import Loaded
 from pipeline.core.cache_check import Violation
 from pipeline.core.cache_namespace import SAMPLED
+from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from tests.conftest import eventually
@@ -115,6 +117,7 @@ async def test_a_change_that_nobody_told_is_a_violation_and_its_tags_go(
         violation.key_hash,
     )
     assert checked.cache.status().fresh_within_1s == 0
+    assert checked.cache.status().bypassed_total == 0  # reading again is no request
     assert await total(1) == 77
 
 
@@ -219,6 +222,21 @@ async def test_what_cannot_be_judged_is_counted_apart_and_left_alone(checked: Ch
         assert not checked.check._armed
     assert checked.cache.status().uncheckable_total == 4
     assert checked.cache.status().fresh_within_1s is None
+
+
+async def test_what_reads_an_older_state_is_not_judged(checked: Checked, sql: asyncpg.Connection) -> None:
+    older = Snapshot.parse(await sql.fetchval("select pg_current_snapshot()::text"))
+    checked.feed.change(await update(sql, 11), "1")
+    await checked.feed.prove()
+    read = [Loaded(11, None), Loaded(10, older)]
+
+    async def standby() -> Any:
+        return read.pop(0)
+
+    cached = checked.cache.cached(tags="orders:1", check=True)(standby)
+    await checked.sample(cached)
+    await checked.judge()
+    assert checked.found == (0, 0, 0, {"older state": 1})
 
 
 async def test_a_gap_in_the_feed_leaves_nothing_to_say(checked: Checked, sql: asyncpg.Connection) -> None:
