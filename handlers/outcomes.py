@@ -19,7 +19,7 @@ import structlog
 from handlers.running import clean
 from pipeline.core.job import Job, Outcome
 from pipeline.db.jobs import JobStore
-from pipeline.errors import DatabaseUnavailable, PgreflexError
+from pipeline.errors import DatabaseUnavailable, PgreflexError, QueryFailed
 
 BATCH = 5_000  # more than one claim hands out: a lease that ends in one statement is not locked again
 LONGEST_BACKOFF_SECONDS = 5.0
@@ -85,13 +85,13 @@ class Outcomes:
                     await asyncio.sleep(backoff(failures, self._rng))
 
     async def write_some(self) -> None:
-        """Write the oldest outcomes; raises, and keeps them, when the database is not there."""
+        """Write the oldest outcomes; raises, and keeps them, when that may succeed later."""
         batch = self._waiting[:BATCH]
         try:
             await self._write(batch)
-        except DatabaseUnavailable:
-            raise
         except PgreflexError as error:  # one of them cannot be stored; the others must not suffer for it
+            if _passes(error):
+                raise
             log.warning("a batch of outcomes was refused; writing one at a time", error=error.message)
             for outcome in batch:
                 await self._write_alone(outcome)
@@ -102,15 +102,15 @@ class Outcomes:
     async def _write_alone(self, outcome: Outcome) -> None:
         try:
             await self._write([outcome])
-        except DatabaseUnavailable:
-            raise
         except PgreflexError as error:
+            if _passes(error):
+                raise
             text = clean(f"the outcome could not be stored: {error.message}")
             try:
                 await self._write([Outcome(outcome.job, "fail", error=text, began=outcome.began, ms=outcome.ms)])
-            except DatabaseUnavailable:
-                raise
             except PgreflexError as refused:  # it runs again later; the others must not wait behind it for ever
+                if _passes(refused):
+                    raise
                 log.warning("the end of a job cannot be written", job=outcome.job.id, error=refused.message)
                 self._leases[outcome.job.lease] -= 1
                 if not self._leases[outcome.job.lease]:
@@ -136,3 +136,10 @@ class Outcomes:
 def backoff(failures: int, rng: Random) -> float:
     """Seconds to wait after so many failures of the database in a row."""
     return min(LONGEST_BACKOFF_SECONDS, 0.1 * 2.0 ** min(failures, 10)) * rng.uniform(0.5, 1)
+
+
+def _passes(error: PgreflexError) -> bool:
+    """Whether it had nothing to do with what was to be written: no server, or a deadlock that took this side."""
+    return isinstance(error, DatabaseUnavailable) or (
+        isinstance(error, QueryFailed) and error.sqlstate.startswith("40")
+    )
