@@ -27,7 +27,7 @@ from pipeline.core.freshness import Probe
 from pipeline.core.placed import Place
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.transactions import Transactions, read
-from pipeline.errors import UsageError
+from pipeline.errors import DatabaseUnavailable, UsageError
 
 MOST_SECONDS = 30.0
 
@@ -193,7 +193,7 @@ async def snapshot(
                 finally:
                     source.ended = True
                     scope_of_request.reset(token)
-    except TimeoutError as error:
+    except (TimeoutError, DatabaseUnavailable) as error:  # the driver may make the second of the first
         if limit.expired():
             raise UsageError(
                 f"a snapshot() was open for more than {max_seconds:g} s",

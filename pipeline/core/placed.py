@@ -53,14 +53,14 @@ class Place:
         self.began = began
         self.seen: Snapshot | None = None
         self.newer: set[Hashable] = set()
-        self._changes: list[Hold] = []
+        self._changes: list[tuple[Hold, bool]] = []  # and whether an entry may contain it; see `has`
 
     def settle(self, between: Between) -> None:
         """The snapshot is known now. Changes that nobody can name would touch everything."""
         self.seen = between.seen
         epoch = self.since.epoch if isinstance(self.since, Position) else None
         if not between.lost and epoch == between.epoch:
-            self._changes = [Hold((event.xid,), told((event,))) for event in between.events]
+            self._changes = [(Hold((event.xid,), told((event,))), event.op != "w") for event in between.events]
         else:
             self.since = None
 
@@ -68,7 +68,9 @@ class Place:
         """Whether the entry, which may be served, has the value of this state."""
         if self.since is None or self.seen is None or key in self.newer or isinstance(entry.snapshot, Loose):
             return False
+        # after a change of what a tag stands for (w) the entry may lack tags, even if it was read after that
         return not any(
-            change.touches(entry.tags) and not (entry.snapshot is not None and change.seen_by(entry.snapshot))
-            for change in self._changes
+            change.touches(entry.tags)
+            and not (containable and entry.snapshot is not None and change.seen_by(entry.snapshot))
+            for change, containable in self._changes
         )
