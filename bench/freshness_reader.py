@@ -225,7 +225,7 @@ class Reader:
             await asyncio.sleep(0.1)
 
     async def _write_and_read(self, connection: Any) -> None:
-        if hasattr(self.client, "transaction") and self.rng.random() < 0.5:
+        if self.rng.random() < 0.5:
             versions = await self._write_in_transaction()
         else:
             _acked, versions = await self.writer.write(connection, "own")
@@ -270,7 +270,7 @@ class Reader:
             *(self.wait_for_slow() for _ in range(3)),
             self.fill_from_the_past(),
             self.write_and_read(),
-            *([self.read_states()] if hasattr(self.client, "transaction") else []),
+            self.read_states(),
         ]
 
 

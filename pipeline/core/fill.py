@@ -257,8 +257,11 @@ class Fence:
     def admits(self, tags: Iterable[str], snapshot: Snapshot) -> bool:
         """Whether a value that was loaded elsewhere, some time ago, contains every change delivered here.
 
-        Also refused is what somebody here said has changed, until the feed tells of a later change.
+        Also refused is what somebody here said has changed, until the feed tells of a later change, and what lacks
+        this process's own writes.
         """
+        if self.own and self.own.lacks(tags, -1, snapshot):
+            return False
         folded = self._floor
         for slot in self._remembered(tags):
             if slot.unseen == slot.last or not all(snapshot.sees(xid) for xid, _number, _round in slot.xids):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
@@ -116,7 +116,7 @@ class Open:
         except QueryFailed:
             raise
         except BaseException:
-            self.connection.terminate()
+            _end(self.connection)
             raise
 
     async def rollback(self) -> None:
@@ -126,10 +126,15 @@ class Open:
             async with asyncio.timeout(ROLLBACK_SECONDS):
                 await self._transaction.rollback()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
-            self.connection.terminate()
+            _end(self.connection)
         except BaseException:
-            self.connection.terminate()
+            _end(self.connection)
             raise
+
+
+def _end(connection: Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool has it back already, and let go of it
+        connection.terminate()
 
 
 class Transactions:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from pipeline.core.events import Event
 from tests.pure.cache_world import CHANGES, LOADERS, STALE
 from tests.pure.shared_bugs import BUGS
 from tests.pure.shared_world import KEYS, Node, SharedWorld
@@ -329,4 +330,16 @@ def test_what_somebody_here_said_has_changed_is_taken_from_no_row_until_the_feed
             core.change_prefix(prefix, xid, world.now)
     assert not core.fence.admits(tags, position)
     world.commit(world.next_xid - 1, [])
+    assert core.fence.admits(tags, world.look().snapshot)
+
+
+def test_a_row_that_lacks_what_this_process_wrote_is_refused_before_the_feed_tells_of_it() -> None:
+    world = SharedWorld()
+    core, tags, others = world.nodes[0].core, frozenset(("t:1",)), frozenset(("t:2",))
+    world.prove(world.nodes[0])
+    before, xid = world.look().snapshot, world.begin()
+    core.committed(core.hold(xid, [Event(xid, "t", "u", ("1",))], world.now))
+    world.commit(xid, [])
+    assert not core.fence.admits(tags, before)
+    assert core.fence.admits(others, before)
     assert core.fence.admits(tags, world.look().snapshot)
