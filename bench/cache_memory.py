@@ -17,7 +17,7 @@ FILL_SECONDS = 120.0
 
 async def measure(bench: Bench) -> None:
     report = bench.report
-    bound = amount(64, 16) * 2**20
+    bound = amount(64, 8) * 2**20
     shares: dict[str, float] = {}
     for kind in KINDS:
         async with child(kind, module("cache_filler", kind, str(bound))) as filler:

@@ -124,6 +124,7 @@ def seconds(ttl: float | str | datetime.timedelta | None) -> float | None:
 
 SAMPLE = 32  # elements of a longer container that are looked at; the rest is taken to be alike
 DEPTH = 8
+COMMON = 100  # references; a text with more is a constant of the program
 
 
 def estimate_bytes(value: Any, depth: int = DEPTH) -> int:
@@ -132,11 +133,14 @@ def estimate_bytes(value: Any, depth: int = DEPTH) -> int:
     Containers, dataclasses and Structs are followed, eight levels deep; of a container of more than 32
     elements, 32 spread evenly stand for all, so that the cost is bounded (a list of 1,000 rows of ten
     columns: 0.3 ms). None, booleans, small numbers and single characters cost nothing, since there is one of
-    each. The text of a dict's keys is shared among all that refer to it, as the columns of many rows do. Any
-    other object that is referred to twice counts twice. Anything opaque counts as what Python says of it alone.
+    each, nor do short texts that very many refer to. The text of a dict's keys is shared among all that refer to
+    it, as the columns of many rows do. Any other object that is referred to twice counts twice. Anything opaque
+    counts as what Python says of it alone.
     """
     kind = type(value)
-    if kind in _SINGLE or (kind is int and -5 <= value <= 256) or (kind is str and len(value) < 2):
+    if kind in _SINGLE or (kind is int and -5 <= value <= 256):
+        return 0
+    if kind is str and (len(value) < 2 or (len(value) < 200 and sys.getrefcount(value) > COMMON)):
         return 0
     size = sys.getsizeof(value, 64)
     if kind in _LEAVES or depth == 0:

@@ -152,6 +152,13 @@ def test_of_a_long_list_few_elements_stand_for_all() -> None:
     assert estimate_bytes(rows(10_000)) == pytest.approx(estimate_bytes(rows(31)) * 10_000 / 31, rel=0.1)
 
 
+def test_a_constant_that_very_many_refer_to_costs_nothing() -> None:
+    state = "-".join(["waiting", "for payment"])
+    assert estimate_bytes([state]) > 100
+    held = [state] * 200
+    assert estimate_bytes([held[0]]) < 100
+
+
 def test_a_key_counts_what_is_its_own_and_not_the_program() -> None:
     text = "select " + "x" * 1_000
     held = [(rows, text, n) for n in range(100)]
