@@ -78,10 +78,13 @@ class Look:
         """The tree of a text, behind that of the sentinel."""
         name = '"' + source.name.replace('"', '""') + '"'
         try:
-            await self._connection.execute(
+            # prepared, which takes one statement only: the text of somebody else's function could end the body and
+            # go on with statements of its own, under our role
+            made = await self._connection.prepare(
                 f"create function pg_temp.{name} ({source.arguments}) returns void language sql"
                 f" begin atomic select {_SENTINEL}; {source.text}\n; end"
             )
+            await made.fetch()
         except asyncpg.InsufficientPrivilegeError as error:
             if "temporary" not in str(error):
                 raise

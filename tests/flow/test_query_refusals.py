@@ -144,3 +144,17 @@ async def test_without_the_right_to_make_temporary_objects_the_grant_is_named(
     assert isinstance(error, NotCacheable)
     assert "temporary" in error.message
     assert "grant temporary" in error.hint
+
+
+async def test_the_text_of_a_function_cannot_go_on_with_statements_of_its_own(
+    analyst: QueryAnalyst, shop: asyncpg.Connection
+) -> None:
+    await shop.execute("create table victim (id int)")
+    await shop.execute("set check_function_bodies = off")
+    await shop.execute("""
+        create function sly() returns int language sql stable security definer set search_path = public as $$
+        select 1; end; commit; drop table victim;
+        create or replace function pg_temp.sly() returns void language sql begin atomic select 258; select 1 $$
+    """)
+    assert "multiple commands" in (await refusal(analyst, "select sly()")).message
+    assert await shop.fetchval("select to_regclass('victim') is not null")
