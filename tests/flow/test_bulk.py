@@ -223,3 +223,14 @@ async def test_a_connection_that_is_lost_in_the_middle_is_no_refusal(
     with pytest.raises((DatabaseUnavailable, QueryFailed)):
         await write_on_a_lost_connection()
     assert await ids(sql) == []
+
+
+async def test_a_text_that_is_too_long_is_refused_and_never_cut(bulk: Bulk, sql: asyncpg.Connection) -> None:
+    await sql.execute("create table code (id int primary key, name varchar(3), letters char(2), bits bit(2))")
+    await bulk.insert("code", [{"id": 1, "name": "abc", "letters": "xy"}], returning=["id"])
+    with pytest.raises(RowsRefused, match="too long"):
+        await bulk.insert("code", [{"id": 2, "name": "abcd"}], returning=["id"])
+    for column, value in (("name", "abcd"), ("letters", "xyz")):
+        with pytest.raises(RowsRefused, match="too long"):
+            await bulk.update("code", [{"id": 1, column: value}])
+    assert tuple(await sql.fetchrow("select name, letters from code") or ()) == ("abc", "xy")
