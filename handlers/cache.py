@@ -87,6 +87,7 @@ class Cache:
         self._loads.check = self.self_check
         self._stopping = asyncio.Event()
         self._failure = ""
+        self.definitions = 0  # grows whenever what a table looks like may have changed
         self._figures = Figures(self.core, self.self_check.tally, clock)
 
     async def get_or_load(self, key: Hashable, loader: Loader, *, tags: Tags, **options: Unpack[Options]) -> Any:
@@ -222,21 +223,24 @@ class Cache:
         self.core.on_batch(batch, self._clock())
         if self.core.unreadable > unreadable:
             log.warning("an invalidation could not be read and was ignored", count=self.core.unreadable)
-        if self._analyst is not None:
-            if self.core.flushes != flushes:
-                self._analyst.forget()
-            for event in batch.events:
-                if event.op == "w":
-                    self._analyst.forget(event.name)
+        if self.core.flushes != flushes:
+            self._forget_definitions()
+        for event in batch.events:
+            if event.op == "w":
+                self._forget_definitions(event.name)
 
     def on_position(self, position: Snapshot) -> None:
         self.core.on_position(position, self._clock())
 
     def on_flush(self, reason: str) -> None:
         self.core.on_flush(self._clock())
-        if self._analyst is not None:
-            self._analyst.forget()
+        self._forget_definitions()
         log.info("cache emptied", reason=reason)
+
+    def _forget_definitions(self, tag: str | None = None) -> None:
+        self.definitions += 1
+        if self._analyst is not None:
+            self._analyst.forget(tag)
 
     def on_recall(self, epoch: str, batches: Sequence[Batch]) -> None:
         self.core.on_recall(epoch, batches, self._clock())

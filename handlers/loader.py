@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from aiodataloader import DataLoader
+from msgspec import structs
 
 from handlers.cache import Cache
 from handlers.cache_scope import bypass, scope_of_request
@@ -58,8 +59,8 @@ class Loader:
         self._column, self._columns, self._many = key, tuple(columns), many
         self._tags = None if tags is None else frozenset((tags,) if isinstance(tags, str) else tags)
         self._options = options
-        self._lookups: WeakKeyDictionary[Cache, asyncio.Future[Lookup]] = WeakKeyDictionary()
-        self._batches: WeakKeyDictionary[Any, DataLoader[Any, Loaded]] = WeakKeyDictionary()
+        self._lookups: WeakKeyDictionary[Cache, _Known] = WeakKeyDictionary()
+        self._batches: dict[Any, DataLoader[Any, Loaded]] = {}  # those that are being filled
 
     async def load(self, key: Any) -> Any:
         """What belongs to `key`: a row as a dict, None where there is none. Nothing belongs to None.
@@ -77,7 +78,7 @@ class Loader:
             return await _from_function(function, keys)
 
         async def batched() -> Loaded:
-            return await self._batch(cache, None, load).load(_Key(frozen, key))
+            return await self._batch(_source(cache), load).load(_Key(frozen, key))
 
         return await cache.get_or_load(
             ("loader", function, frozen), batched, tags=self._tags_of(key), **self._options
@@ -98,34 +99,41 @@ class Loader:
             tags, settings = query.tags, query.key
 
         async def batched() -> Loaded:
-            scope = scope_of_request.get()
-            source = (scope and scope.source) or cache.source
+            source = _source(cache)
+            # between the look at the query and this load a definition may have changed, and so may the table
+            newer = None if self._tags is not None else await cache.depends_on(found.one, key)
 
             async def load(keys: list[_Key]) -> list[Any]:
-                answers = await found.rows(source.read, [key.value for key in keys])
+                latest = await self._lookup(cache, table)
+                answers = await latest.rows(source.read, [key.value for key in keys])
                 return [self._row(answer) for answer in answers]
 
-            return await self._batch(cache, source, load).load(_Key(frozen, key))
+            loaded = await self._batch(source, load).load(_Key(frozen, key))
+            return loaded if newer is None else structs.replace(loaded, tags=tuple(newer.tags))
 
         return await cache.get_or_load(
             ("loader", found.one, self._many, frozen, settings), batched, tags=tags, **self._options
         )
 
     async def _lookup(self, cache: Cache, table: str) -> Lookup:
-        """Found once, by the first request; all that wait for it go on in the same turn, and so in one batch."""
-        known = self._lookups.get(cache)
-        while known is None or not known.done():
-            if known is None:
-                known = self._lookups[cache] = asyncio.get_running_loop().create_future()
+        """Found by the first request, until a definition changes; all that wait for it go on in the same turn,
+        and so in one batch.
+        """
+        while True:
+            known = self._lookups.get(cache)
+            if known is None or known.definitions != cache.definitions:
+                known = self._lookups[cache] = _Known(cache.definitions)
                 try:
-                    known.set_result(await self._find_lookup(cache, table))
+                    known.lookup.set_result(await self._find_lookup(cache, table))
                 except BaseException:
-                    del self._lookups[cache]
-                    known.cancel()  # whoever waits looks for itself
+                    if self._lookups.get(cache) is known:
+                        del self._lookups[cache]
+                    known.lookup.cancel()  # whoever waits looks for itself
                     raise
-            await asyncio.wait((known,))
-            known = None if known.cancelled() else known
-        return known.result()
+            if not known.lookup.done():
+                await asyncio.wait((known.lookup,))
+            if not known.lookup.cancelled() and known.definitions == cache.definitions:
+                return known.lookup.result()
 
     async def _find_lookup(self, cache: Cache, table: str) -> Lookup:
         if cache.lookups is None:
@@ -146,17 +154,40 @@ class Loader:
         return Loaded(rows[0] if rows else None, snapshot)
 
     def _batch(
-        self, cache: Cache, source: CacheSource | None, load: Callable[[list[_Key]], Awaitable[list[Any]]]
+        self, source: CacheSource, load: Callable[[list[_Key]], Awaitable[list[Any]]]
     ) -> DataLoader[Any, Loaded]:
-        """The batch that is being filled: one for each connection on which it will be read."""
-        home: Any = source or cache
-        batch = self._batches.get(home)
+        """The batch that is being filled: one for each connection on which it will be read.
+
+        A function's, too: what it reads through the cache inside a transaction is for that transaction only.
+        """
+        batch = self._batches.get(source)
         if batch is None or batch.loop is not asyncio.get_running_loop():
-            batch = self._batches[home] = DataLoader(_once(load), max_batch_size=MOST_KEYS, cache=False)
+
+            async def begin(keys: list[_Key]) -> list[Any]:
+                self._batches.pop(source, None)  # it holds the connection, and what is asked next begins another
+                return await load(keys)
+
+            batch = self._batches[source] = DataLoader(_once(begin), max_batch_size=MOST_KEYS, cache=False)
         return batch
 
     def _tags_of(self, key: Any) -> frozenset[str] | None:
         return None if self._tags is None else frozenset(tag.format(key=key) for tag in self._tags)
+
+
+def _source(cache: Cache) -> CacheSource:
+    """Where this request reads: a transaction that it is inside, or the cache's own connections."""
+    scope = scope_of_request.get()
+    return (scope and scope.source) or cache.source
+
+
+class _Known:
+    """What was found of the table. definitions: the cache's, when the look began."""
+
+    __slots__ = ("definitions", "lookup")
+
+    def __init__(self, definitions: int) -> None:
+        self.definitions = definitions
+        self.lookup: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
 
 
 class _Key:

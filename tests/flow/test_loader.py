@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from contextvars import copy_context
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -14,6 +16,8 @@ import pipeline
 from handlers.cache import Cache
 from handlers.cache_seams import Loaded
 from handlers.loader import Loader
+from pipeline.core.cache_policy import QueryTags
+from pipeline.core.events import Batch, Event
 from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
@@ -245,3 +249,75 @@ async def test_a_loader_of_a_table_that_is_not_watched_is_refused_with_the_reaso
     async with pipeline.connect(dsn):
         with pytest.raises(UsageError, match="watch"):
             await pipeline.loader("item").load(1)
+
+
+async def test_a_key_longer_than_the_column_finds_no_row(db: Database, sql: asyncpg.Connection) -> None:
+    await sql.execute("create table code (id varchar(3) primary key, letters char(4), total numeric(5, 2))")
+    await sql.execute("insert into code values ('abc', 'wxyz', 1.01)")
+    cache = Cache(prober=CacheDatabase(db), lookups=Lookups(db), clock=Clock())
+    for column, other, found in (("id", "abcd", "abc"), ("letters", "wxyzz", "wxyz")):
+        codes = Loader(lambda: cache, "code", key=column, tags="code:{key}", options={})
+        assert [row and row["id"] for row in await codes.load_many([other, found])] == [None, "abc"]
+    totals = Loader(lambda: cache, "code", key="total", tags="code", options={})
+    assert await totals.load(Decimal("1.009")) is None
+
+
+async def test_a_changed_table_is_looked_at_again(cache: Cache, feed: Feed, sql: asyncpg.Connection) -> None:
+    loader = orders(cache)
+    assert await loader.load(1) == {"id": 1, "total": 10, "customer": None}
+    await sql.execute("alter table orders drop column customer, add column note text default 'new'")
+    feed.cache.on_batch(Batch("epoch", 1, 0, None, (Event(1, "pipeline.ddl", "w"),)))
+    assert await loader.load(2) == {"id": 2, "total": 20, "note": "new"}
+
+
+async def test_rows_have_the_tags_of_the_definitions_under_which_they_are_loaded(
+    db: Database, source: Counting, sql: asyncpg.Connection
+) -> None:
+    class Moving:
+        """The keys of the watch change just after the tags were asked for."""
+
+        asked = 0
+
+        async def tags(self, sql: str, args: Sequence[Any]) -> QueryTags:
+            self.asked += 1
+            if self.asked > 1:
+                return QueryTags(frozenset({"orders"}), "key")
+            cache.on_batch(Batch("epoch", 1, 0, None, (Event(1, "orders", "w"),)))
+            return QueryTags(frozenset({"orders:1"}), "key")
+
+        def forget(self, tag: str | None = None) -> None: ...
+
+    cache = Cache(prober=source, lookups=Lookups(db), analyst=Moving(), clock=Clock())
+    await sql.execute("create table orders (id int primary key)")
+    feed = Feed(cache, sql)
+    await feed.prove()
+    await feed.prove()
+    await orders(cache, tags=None).load(1)
+    (entry,) = cache.core.store.entries.values()
+    assert "orders" in entry.tags
+
+
+async def test_a_request_never_gets_what_a_function_reads_inside_the_transaction_of_another(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("create table item (id int primary key, name text)")
+    await sql.execute("insert into item values (1, 'one'), (2, 'two')")
+
+    async def names(keys: list[int]) -> dict[int, str]:
+        rows = await pipeline.cache.query("select * from item where id = any($1::int[])", keys, tags="item")
+        return {row["id"]: row["name"] for row in rows}
+
+    items = pipeline.loader(names, tags="item:{key}")
+    outside = copy_context()
+    async with pipeline.connect(dsn) as client, client.transaction() as conn:
+        await conn.execute("update item set name = 'not committed'")
+        inside = asyncio.create_task(items.load(1))
+        other = asyncio.create_task(items.load(2), context=outside)
+        assert await inside == "not committed"
+        assert await other == "two"
+
+
+async def test_a_loader_keeps_no_connection_that_it_has_read_on(cache: Cache, feed: Feed) -> None:
+    loader = orders(cache)
+    await loader.load_many(range(1, 251))
+    assert loader._batches == {}
