@@ -46,8 +46,10 @@ def freeze(value: Any) -> Hashable:
     kind = type(value)
     if kind in AS_IS:
         return value  # type: ignore[no-any-return]
-    if kind is bool or kind is float or kind is bytes:
+    if kind is bool or kind is bytes:
         return (kind, value)
+    if kind is float:
+        return (kind, repr(value))  # 0.0 and -0.0 are equal, and one nan is not equal to another
     if isinstance(value, enum.Enum):
         return (kind, value.name)
     if isinstance(value, (list, tuple)):

@@ -410,3 +410,13 @@ async def test_a_process_does_not_go_back_behind_what_it_has_handed_out(
     await sql.execute("update pipeline.cache_0 set version = $1, value = $2", entry.shared, b"\x01\x0a")
     assert await get(one, load) == 11
     assert (load.calls, one.shared.figures.refused) == (3, 1)
+
+
+async def test_after_its_own_commit_a_process_takes_no_row_from_before(start: Start, load: Counted) -> None:
+    first, second = await start(), await start()
+    assert await share(first, load) == 10
+    second.cache.on_batch = lambda batch: None  # type: ignore[method-assign]  # the feed has not told it yet
+    second.cache.on_position = lambda position: None  # type: ignore[method-assign]
+    async with second.transaction() as conn:
+        await conn.execute("update orders set total = 11 where id = 1")
+    assert await get(second, load) == 11

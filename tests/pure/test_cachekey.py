@@ -39,7 +39,7 @@ DIFFERENT: list[Any] = [
     1, "1", 1.0, True, None, "None", b"1", (1,), [1], {1}, {1: 1}, {"1": 1}, "", (), [],
     Decimal(1), Decimal("1.0"), Colour.RED, Point(1), Spot([1]), Spot([2]), ("bool", True), timedelta(seconds=1),
     datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=1))),
-    datetime(2026, 1, 1, 12),
+    datetime(2026, 1, 1, 12), 0.0, -0.0, float("nan"),
 ]  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def test_arguments_that_may_give_different_results_have_different_keys() -> None
         (Point(1), Point(1)),
         (Spot([1]), Spot([1])),
         (Decimal("1.0"), Decimal("1.0")),
+        (float("nan"), float("nan")),
     ],
 )
 def test_equal_arguments_have_equal_keys_in_whatever_order_they_are_written(one: Any, other: Any) -> None:
