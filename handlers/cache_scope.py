@@ -21,7 +21,8 @@ class Seen:
     """What was read inside `reads()`.
 
     stale: something was flagged as stale. tags: what all of it depends on, as far as it was told. fresh_for: see
-    `expires_at`, a moment on the cache's clock until which none of it reaches its time to live; math.inf: no end.
+    `expires_at`, a moment on the cache's clock until which none of it reaches its time to live; math.inf: no end;
+    -math.inf: some of it has changed while it was loaded.
     """
 
     __slots__ = ("expires_at", "outer", "stale", "tags")
@@ -97,7 +98,8 @@ class Scope:
         stale: it was flagged as such, which a load never gets. loose: see pipeline.core.snapshot.Loose.
         """
         if self.seen is not None:
-            self.seen.note(tags, expires_at, stale)
+            # a change that came meanwhile may already have been told to whoever keeps what is made of this
+            self.seen.note(tags, -math.inf if tainted else expires_at, stale)
         if self.loads:
             flight = self.loads[-1].flight
             flight.parts |= tags

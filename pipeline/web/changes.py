@@ -142,9 +142,9 @@ class ChangeStreams:
         async with self._reader(tables) as reader:
             try:
                 await response.write(f"retry: {RETRY_MS}\n\n".encode())
-                epoch = self._epoch
+                epoch, position = self._epoch, self._position  # of now: what comes later waits to be told
                 reached = await self._catch_up(response, reader, epoch, request.headers.get("Last-Event-ID", ""))
-                await response.write(self._position)
+                await response.write(position)
                 await self._follow(response, reader, epoch, reached)
             except ConnectionError:
                 pass  # the reader has gone

@@ -82,7 +82,8 @@ def http_cache(reads: Callable[[], AbstractAsyncContextManager[Any]], lifetime: 
             return response
         headers, groups = response.headers, groups_of(seen.tags)
         if hdrs.CACHE_CONTROL not in headers:
-            of_a_person = hdrs.AUTHORIZATION in request.headers or bool(response.cookies)
+            told = hdrs.AUTHORIZATION in request.headers or hdrs.COOKIE in request.headers
+            of_a_person = told or bool(response.cookies)
             headers[hdrs.CACHE_CONTROL] = lifetime.header(seen, private=of_a_person or len(groups) > MOST_GROUPS)
         if seen.tags and CACHE_GROUPS not in headers:
             headers[CACHE_GROUPS] = cache_groups(groups)

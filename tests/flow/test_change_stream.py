@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -203,3 +203,30 @@ async def test_all_streams_end_when_the_server_stops(site: Site) -> None:
             await site.server.stop()
         while (await reader.event())[0] != "end":
             continue
+
+
+async def test_a_reader_that_comes_back_is_told_no_position_before_the_changes_that_it_sees() -> None:
+    change = Event(7, "orders", "u", ("1",))
+
+    async def nothing_missed(_seq: int) -> Sequence[tuple[int, str]]:
+        streams.on_batch(Batch("epoch", 2, 1, None, (change,)))  # while the feed's memory is read
+        streams.on_position(Snapshot(8, 8))
+        return ()
+
+    streams = ChangeStreams(nothing_missed)
+    streams.on_batch(Batch("epoch", 1, 0))
+    streams.on_position(Snapshot(7, 7))
+    status = Status(version="0", process="p", at=0, started_at=0, ready=True, draining=False)
+    server = WebServer(Source(status), port=0, changes=streams)
+    await server.start()
+    async with (
+        aiohttp.ClientSession(server.url) as http,
+        http.get("/api/v1/changes", headers={"Last-Event-ID": "epoch/1"}) as response,
+    ):
+        reader = Reader(response)
+        positions = []
+        while (event := await reader.event())[0] == "position":
+            positions.append(Snapshot.parse(event[1]["position"]))
+    await server.stop()
+    assert event[0] == "changed"
+    assert not any(position.sees(change.xid) for position in positions)

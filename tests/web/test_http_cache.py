@@ -127,7 +127,12 @@ async def test_nothing_is_promised_of_a_response_that_read_nothing_through_the_c
 
 @pytest.mark.parametrize(
     ("path", "headers"),
-    [("/orders/1", {"Authorization": "Bearer x"}), ("/login/1", {}), ("/many/40", {})],
+    [
+        ("/orders/1", {"Authorization": "Bearer x"}),
+        ("/orders/1", {"Cookie": "session=1"}),
+        ("/login/1", {}),
+        ("/many/40", {}),
+    ],
 )
 async def test_what_is_of_one_person_or_of_too_many_tables_is_for_no_shared_cache(
     shop: Shop, path: str, headers: dict[str, Any]
@@ -148,6 +153,18 @@ async def test_streams_errors_and_writes_are_left_alone(shop: Shop) -> None:
     assert "Cache-Control" not in (await shop.get("/nowhere")).headers
     async with shop.http.post("/orders/1") as response:
         assert "ETag" not in response.headers
+
+
+async def test_a_value_that_changed_while_it_was_loaded_makes_no_promise(shop: Shop) -> None:
+    cache = shop.client.cache
+
+    async def load() -> str:
+        await cache.invalidate(tags="late")  # whoever keeps responses has been told by now
+        return "old"
+
+    async with cache.reads() as seen:
+        await cache.get_or_load("late", load, tags="late", ttl="1h")
+    assert Lifetime(max_age=10).header(seen, private=True) == "private, max-age=0, no-cache"
 
 
 async def test_a_stale_value_makes_no_promise() -> None:
