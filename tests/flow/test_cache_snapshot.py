@@ -17,6 +17,7 @@ from pipeline.core.events import Batch
 from pipeline.core.snapshot import Loose, Position, Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
+from pipeline.db.statements import statement
 from pipeline.db.transactions import Transactions
 from pipeline.errors import UsageError
 from tests.conftest import eventually
@@ -188,22 +189,47 @@ async def test_while_writers_may_write_nothing_no_entry_counts(cache: Cache, tol
         assert (await total(cache, 1), await total(cache, 2)) == (20, 10)
 
 
-async def test_the_outbox_is_not_turned_under_a_block(cache: Cache, told: Told) -> None:
-    """And what was truncated before it must have been delivered."""
-    turn = "select pipeline.rotate((select term from pipeline.leader), 1, pg_current_snapshot(), 1, '0')"
-    await total(cache, 1)
-    await told.sql.execute(SWAP)
+TURN = "select pipeline.rotate((select term from pipeline.leader), 1, pg_current_snapshot(), 1, '0')"
+
+
+async def test_a_transaction_that_was_in_progress_at_the_feeds_position_is_asked_for(
+    cache: Cache, told: Told, dsn: str
+) -> None:
+    slow = await asyncpg.connect(dsn)
+    async with slow.transaction():
+        await slow.execute(SWAP)
+        await told.sql.execute("select pg_current_xact_id()")  # so that the slow one is below the newest
+        await told.prove()
+        assert (await total(cache, 1), await total(cache, 2)) == (10, 20)
     async with cache.snapshot():
-        await total(cache, 1)
-        assert await told.sql.fetchval(turn) is False
+        assert (await total(cache, 1), await total(cache, 2)) == (20, 10)
+    await slow.close()
+
+
+async def test_what_was_truncated_and_not_delivered_counts_as_lost(cache: Cache, told: Told) -> None:
+    assert (await total(cache, 1), await total(cache, 2)) == (10, 20)
+    await told.sql.execute(SWAP)
     for _ in range(2):  # the tables with the change are the second to be emptied
         await told.sql.execute("select pipeline.emit('x')")  # tables in which nothing was written are not turned
-        await eventually(lambda: told.sql.fetchval(turn), why="a turn, when nobody's transaction is in the way")
+        await eventually(lambda: told.sql.fetchval(TURN), why="a turn, when nobody's transaction is in the way")
         await told.sql.execute("select pipeline.turn((select term from pipeline.leader))")
         await told.sql.execute("select pipeline.finish_turn((select term from pipeline.leader), false)")
     assert await told.sql.fetchval("select count(*) from pipeline.outbox where op = 'u'") == 0
     async with cache.snapshot():
-        assert await total(cache, 1) == 20
+        assert (await total(cache, 1), await total(cache, 2)) == (20, 10)
+
+
+async def test_the_outbox_is_not_turned_between_the_state_and_the_look(told: Told, dsn: str) -> None:
+    """The lock comes before the snapshot: what commits after it is seen, and no turn can hide it."""
+    await told.sql.execute("select pipeline.emit('x')")
+    conn = await asyncpg.connect(dsn)
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
+        await conn.execute(statement("cache/hold_turn"))
+        assert await told.sql.fetchval(TURN) is False
+        await told.sql.execute(SWAP)
+        assert await conn.fetchval(TOTAL, 1) == 20
+    await eventually(lambda: told.sql.fetchval(TURN), why="a turn once the block has ended")
+    await conn.close()
 
 
 async def test_a_block_ends_in_time_and_says_so(cache: Cache, told: Told) -> None:

@@ -14,7 +14,7 @@ from pipeline.core.snapshot import Snapshot
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Database
 from pipeline.db.transactions import Open, Transactions
-from pipeline.errors import DatabaseUnavailable, QueryFailed, UsageError
+from pipeline.errors import DatabaseUnavailable, PgreflexError, QueryFailed, UsageError
 from tests.conftest import eventually
 from tests.flow.cache_kit import TOTAL, Clock, Counted, Feed, clock_fixture, feed_fixture, update  # noqa: F401
 
@@ -143,8 +143,11 @@ async def test_a_load_under_an_older_snapshot_is_not_kept_after_the_commit(
 
 
 @pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize(
+    "error", [DatabaseUnavailable("the connection was lost"), QueryFailed("nobody knows", sqlstate="40003")]
+)
 async def test_a_commit_whose_outcome_is_unknown_counts_as_one(
-    cache: Cache, watched: Feed, monkeypatch: pytest.MonkeyPatch, committed: bool
+    cache: Cache, watched: Feed, monkeypatch: pytest.MonkeyPatch, committed: bool, error: PgreflexError
 ) -> None:
     """The connection is lost during COMMIT, and with it the answer."""
     await total(cache)
@@ -152,10 +155,10 @@ async def test_a_commit_whose_outcome_is_unknown_counts_as_one(
     async def commit(self: Open) -> None:
         self.ended = True
         await self.connection.execute("commit" if committed else "rollback")
-        raise DatabaseUnavailable("the connection was lost")
+        raise error
 
     monkeypatch.setattr(Open, "commit", commit)
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(type(error)):
         async with cache.transaction() as conn:
             await conn.execute(SET, 11)
     assert await total(cache) == (11 if committed else 10)
