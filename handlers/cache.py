@@ -208,11 +208,8 @@ class Cache:
             scope = scope_of_request.get()
             source = (scope and scope.source) or self.source
             xid = await source.invalidate(sorted(named) if named else None, prefix)
-            # so that nothing is stored that a transaction reads which began before this
-            for tag in named or ():
-                self.core.change(tag, xid, now)
-            if prefix is not None:
-                self.core.change_prefix(prefix, xid, now)
+            if source is self.source:  # in a transaction of its own, which has committed
+                self.core.said(xid, named or frozenset(), prefix)
 
     async def clear(self) -> None:
         """Drop everything, here at once and in every other process; loads in flight are not stored."""

@@ -304,6 +304,13 @@ class CacheCore:
         self.fence.number += 1
         hold.since = self.fence.number
 
+    def said(self, xid: int, tags: frozenset[str], prefix: str | None) -> None:
+        """This process has said, in a transaction that has committed, that these changed.
+
+        What was read before that, in an older transaction for instance, is not stored.
+        """
+        self.committed(self.fence.own.hold(xid, tags, prefix))
+
     def clear(self, now: float) -> None:
         """Forget every entry, also what is kept for those who take it stale; no load in flight may be stored."""
         self._refills = self.store.end_every(-math.inf, now, "cleared")

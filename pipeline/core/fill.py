@@ -36,7 +36,7 @@ from __future__ import annotations
 import enum
 import math
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.core.own_writes import OwnWrites
@@ -229,7 +229,7 @@ class Fence:
                 return True
         return False
 
-    def judge(self, flight: Flight, tags: Iterable[str], snapshot: Snapshot | None) -> Verdict:
+    def judge(self, flight: Flight, tags: Collection[str], snapshot: Snapshot | None) -> Verdict:
         """Whether what the flight read, under `snapshot`, may be stored under `tags`."""
         if flight.generation != self.generation:
             # the changes before it began are forgotten: a snapshot that may be old can no longer be held to them
@@ -254,7 +254,7 @@ class Fence:
             return Verdict.OLD
         return verdict
 
-    def admits(self, tags: Iterable[str], snapshot: Snapshot) -> bool:
+    def admits(self, tags: Collection[str], snapshot: Snapshot) -> bool:
         """Whether a value that was loaded elsewhere, some time ago, contains every change delivered here.
 
         Also refused is what somebody here said has changed, until the feed tells of a later change, and what lacks

@@ -20,7 +20,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pipeline.core import invalidation
 from pipeline.core.events import Event
@@ -31,20 +31,24 @@ MOST_HELD = 512  # transactions that the feed has not reached; more are held tog
 
 
 class Hold:
-    """Transactions, mostly one. tags: what they changed; None: nobody knows. since: the number of the fence from
-    which on a load began to read after the commit was acknowledged; None: it has not been.
+    """Transactions, mostly one. tags: what they changed; None: nobody knows. prefix: every tag that begins so has
+    changed, too. since: the number of the fence from which on a load began to read after the commit was
+    acknowledged; None: it has not been.
     """
 
-    __slots__ = ("since", "tags", "upper", "xids")
+    __slots__ = ("prefix", "since", "tags", "upper", "xids")
 
-    def __init__(self, xids: tuple[int, ...], tags: frozenset[str] | None) -> None:
+    def __init__(self, xids: tuple[int, ...], tags: frozenset[str] | None, prefix: str | None = None) -> None:
         self.xids = xids
         self.tags = tags
+        self.prefix = prefix
         self.upper = frozenset(name for tag in tags or () for name in above(tag))
         self.since: int | None = None
 
-    def touches(self, tags: Iterable[str]) -> bool:
-        if self.tags is None:
+    def touches(self, tags: Collection[str]) -> bool:
+        if self.tags is None or self.prefix == "":
+            return True
+        if self.prefix and any(tag.startswith(self.prefix) or self.prefix.startswith(tag + ":") for tag in tags):
             return True
         return any(
             tag in self.tags or tag in self.upper or any(name in self.tags for name in above(tag)) for tag in tags
@@ -68,12 +72,14 @@ class OwnWrites:
         """Whether there is one whose commit has not been acknowledged."""
         return any(hold.since is None for hold in self._holds)
 
-    def hold(self, xid: int, tags: frozenset[str] | None) -> Hold:
-        """Transaction `xid`, still open, has changed `tags`; None: something, nobody knows what."""
+    def hold(self, xid: int, tags: frozenset[str] | None, prefix: str | None = None) -> Hold:
+        """Transaction `xid`, still open, has changed `tags`; None: something, nobody knows what. prefix: and all
+        tags that begin so.
+        """
         if len(self._holds) >= MOST_HELD:
             many, self._holds = self._holds, []
             self._holds.append(Hold(tuple(known for one in many for known in one.xids), None))
-        made = Hold((xid,), tags)
+        made = Hold((xid,), tags, prefix)
         self._holds.append(made)
         return made
 
@@ -87,11 +93,11 @@ class OwnWrites:
         if self._holds:
             self._holds = [hold for hold in self._holds if not hold.seen_by(position)]
 
-    def parts(self, tags: Iterable[str], start: int) -> bool:
+    def parts(self, tags: Collection[str], start: int) -> bool:
         """Whether a load that began at number `start` may lack what this process has written to `tags`."""
         return bool(self._holds) and any(self._before(hold, start) and hold.touches(tags) for hold in self._holds)
 
-    def lacks(self, tags: Iterable[str], start: int, snapshot: Snapshot | None) -> bool:
+    def lacks(self, tags: Collection[str], start: int, snapshot: Snapshot | None) -> bool:
         """As `parts`, for a load that has ended, and may know its snapshot."""
         if snapshot is None:
             return self.parts(tags, start)
