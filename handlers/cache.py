@@ -129,7 +129,8 @@ class Cache:
             current = source is None and not isinstance(snapshot, Loose)
             return Loaded(rows, snapshot, tuple(newer.tags) if newer else (), current=current)
 
-        key = ("sql", sql, freeze(args), settings)
+        # whoever vouches for other tags must not be given a value that only the first ones end
+        key = ("sql", sql, freeze(args), depends if settings is None else settings)
         if scope_of_request.get() is None:
             entry = self.core.read(key, self._clock())
             if entry is not None:

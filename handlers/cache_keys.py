@@ -47,7 +47,7 @@ class Call:
             name: parameter.default for name, parameter in parameters.items() if parameter.default is not _NONE
         }
         for template in templates or ():
-            for field in _fields(template):
+            for field in fields_of(template):
                 if field not in parameters:
                     raise UsageError(
                         f"the tag {template!r} of {name} names {field!r}, which is no argument of it",
@@ -96,13 +96,15 @@ class Call:
         return binding.arguments
 
 
-def _fields(template: str) -> list[str]:
-    """The arguments that a template names, without what follows a dot or a bracket."""
-    found = []
-    for _text, field, _spec, _conversion in string.Formatter().parse(template):
-        if field is not None:
-            found.append(field.split(".")[0].split("[")[0])
-    return found
+def fields_of(template: str) -> list[str]:
+    """The arguments that a template names, without what follows a dot or a bracket. Raises UsageError."""
+    try:
+        parts = [field for _text, field, _spec, _conversion in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise UsageError(
+            f"the tag {template!r} cannot be read: {error}", hint='Write it like "orders:{order_id}".'
+        ) from None
+    return [field.split(".")[0].split("[")[0] for field in parts if field is not None]
 
 
 def _written(value: Any) -> Any:
@@ -112,7 +114,12 @@ def _written(value: Any) -> Any:
 
 
 def tag_set(tags: Tags) -> frozenset[str] | None:
-    """Tags as they were written, as a set; None stays None."""
+    """Tags as they were written, as a set; None stays None. Raises UsageError for what is none."""
     if tags is None:
         return None
-    return frozenset((tags,)) if isinstance(tags, str) else frozenset(tags)
+    found: frozenset[Any]
+    found = frozenset(tags if isinstance(tags, Iterable) and not isinstance(tags, str) else (tags,))
+    for tag in found:
+        if not isinstance(tag, str) or not tag:
+            raise UsageError(f"{tag!r} is no tag", hint='Tags are texts, such as "orders" or "orders:7".')
+    return found

@@ -18,6 +18,7 @@ from aiodataloader import DataLoader
 from msgspec import structs
 
 from handlers.cache import Cache
+from handlers.cache_keys import fields_of, tag_set
 from handlers.cache_scope import bypass, scope_of_request
 from handlers.cache_seams import CacheSource, Loaded, Lookup
 from pipeline.core.cache_policy import Options
@@ -57,7 +58,14 @@ class Loader:
         self._find = find
         self._source = source
         self._column, self._columns, self._many = key, tuple(columns), many
-        self._tags = None if tags is None else frozenset((tags,) if isinstance(tags, str) else tags)
+        self._tags = tag_set(tags)
+        for template in self._tags or ():
+            for field in fields_of(template):
+                if field != "key":
+                    raise UsageError(
+                        f"the tag {template!r} names {field!r}, which a loader does not know",
+                        hint="The key stands in place of {key}.",
+                    )
         self._options = options
         self._lookups: WeakKeyDictionary[Cache, _Known] = WeakKeyDictionary()
         self._batches: dict[Any, DataLoader[Any, Loaded]] = {}  # those that are being filled

@@ -250,6 +250,8 @@ async def test_mistakes_in_a_cached_function_are_told_at_once(cache: Cache) -> N
 
     with pytest.raises(UsageError, match="names 'id', which is no argument"):
         cache.cached(tags="orders:{id}")(order)
+    with pytest.raises(UsageError, match="cannot be read"):
+        cache.cached(tags="orders:{order_id")(order)
     with pytest.raises(UsageError, match="not an async function"):
         cache.cached(tags="orders")(plain)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="time to live"):
@@ -289,3 +291,18 @@ async def test_a_probe_that_fails_is_told_and_the_next_one_mends_it(dsn: str) ->
     await cache.probe()
     assert "behind" in cache.healthy().detail
     await db.close()
+
+
+@pytest.mark.parametrize("tags", ["", [""], ["orders", 7], 7])
+async def test_what_is_no_tag_is_refused(cache: Cache, tags: Any) -> None:
+    with pytest.raises(UsageError, match="is no tag"):
+        await cache.query("select 1", tags=tags)
+    with pytest.raises(UsageError, match="is no tag"):
+        await cache.invalidate(tags)
+
+
+async def test_a_query_with_other_tags_is_another_value(cache: Cache, feed: Feed) -> None:
+    await cache.query(TOTAL, 1, tags="somewhere")
+    rows = await cache.query(TOTAL, 1, tags="orders:1")
+    feed.change(await update(feed.sql, 11), "1")
+    assert (await cache.query(TOTAL, 1, tags="orders:1"))[0]["total"] == 11 != rows[0]["total"]

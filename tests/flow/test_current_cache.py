@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import asyncpg
 import pytest
 
@@ -45,3 +48,20 @@ async def test_without_a_client_a_cached_function_says_what_is_missing_unless_it
     async with pipeline.cache.bypass():
         assert await doubled(4) == 8
     assert calls == [4]
+
+
+async def test_each_event_loop_has_the_cache_of_its_own_client(dsn: str, sql: asyncpg.Connection) -> None:
+    async def elsewhere() -> Any:
+        with pytest.raises(UsageError, match="another event loop"):
+            await doubled(4)
+        async with Client(dsn):
+            return await doubled(5), await pipeline.cache.query("select 1 as one", tags="a")
+
+    async with Client(dsn) as client:
+        assert (await asyncio.to_thread(asyncio.run, elsewhere()))[:2] == (10, [{"one": 1}])
+        assert await asyncio.to_thread(pipeline.cache.healthy) == client.cache.healthy()
+        other = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+        while not other.done():
+            assert await pipeline.cache.query("select 2 as two", tags="a") == [{"two": 2}]
+            await asyncio.sleep(0.01)
+        await other

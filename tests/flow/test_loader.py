@@ -321,3 +321,8 @@ async def test_a_loader_keeps_no_connection_that_it_has_read_on(cache: Cache, fe
     loader = orders(cache)
     await loader.load_many(range(1, 251))
     assert loader._batches == {}
+
+
+async def test_a_tag_of_a_loader_names_nothing_but_the_key() -> None:
+    with pytest.raises(UsageError, match="names 'id'"):
+        pipeline.loader("orders", tags="orders:{id}")
