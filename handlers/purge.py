@@ -5,12 +5,17 @@ it is handed a function that does.
 
 The consumer only enqueues jobs, so that a receiver that is away for hours holds up nobody: jobs are retried with
 growing pauses, outlive every crash, and are dead-lettered where everybody sees it.
+
+Each group is asked for twice. The first time at once; but a process that has not heard of the change may answer
+with a value from before for up to `max_staleness`, and the cache in front would keep that for as long as its headers
+say. So it is asked again when that time, and one for making a response, is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -26,10 +31,11 @@ QUEUE = "pgreflex.purge"
 MOST_GROUPS = 1_000  # of one job; more changes than that in a tenth of a second widen to whole tables
 GROUPS_A_POST = 100  # the most that common CDNs take at once
 PAUSE_SECONDS = 0.1
+RESPONSE_SECONDS = 1.0  # that making a response takes, from the first value that is read for it
 BACKOFF = Backoff(first=1, longest=600)  # thirty attempts: four hours
 
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
-Enqueue = Callable[[str, Mapping[str, list[str]]], Awaitable[object]]
+Enqueue = Callable[..., Awaitable[object]]
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -52,22 +58,30 @@ class Receiver(msgspec.Struct, frozen=True):
 
 
 class PurgeConsumer:
-    """An EventConsumer: makes a job of what has changed, ten times a second at most."""
+    """An EventConsumer: makes two jobs of what has changed, ten times a second at most.
+
+    max_staleness: seconds for which applications may serve what was before a change.
+    """
 
     name = "purge"
 
-    def __init__(self, enqueue: Enqueue) -> None:
+    def __init__(self, enqueue: Enqueue, *, max_staleness: float) -> None:
         self._enqueue = enqueue
+        self._settled = timedelta(seconds=max_staleness + RESPONSE_SECONDS)
 
     async def handle(self, events: Sequence[Event]) -> None:
         groups = widened(ended_by(events), MOST_GROUPS)
         if groups:
-            await self._enqueue(PURGE, {"groups": sorted(groups)})
+            await self._ask(sorted(groups))
             await asyncio.sleep(PAUSE_SECONDS)  # what comes meanwhile is handed over together
 
     async def missed(self, reason: str) -> None:
         """Nobody can say what has changed."""
-        await self._enqueue(PURGE, {"groups": [EVERYTHING]})
+        await self._ask([EVERYTHING])
+
+    async def _ask(self, groups: list[str]) -> None:
+        await self._enqueue(PURGE, {"groups": groups})
+        await self._enqueue(PURGE, {"groups": groups}, run_at=datetime.now(UTC) + self._settled)
 
 
 class Purger:

@@ -90,7 +90,7 @@ class Daemon:
         self.schedule = Scheduler(ScheduleStore(self.database), registry)
         others: list[EventConsumer] = [UserConsumer(consumer) for consumer in registry.consumers]
         if receiver is not None:
-            others.append(PurgeConsumer(self.job_calls.enqueue))
+            others.append(PurgeConsumer(self.job_calls.enqueue, max_staleness=config.cache.max_staleness_seconds))
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -98,14 +99,26 @@ async def test_one_job_asks_for_a_hundred_groups_at_a_time() -> None:
 async def test_events_that_change_nothing_make_no_job_and_a_gap_ends_everything() -> None:
     jobs: list[Any] = []
 
-    async def enqueue(_task: str, args: Any) -> None:
+    async def enqueue(_task: str, args: Any, run_at: datetime | None = None) -> None:
         jobs.append(args)
 
-    consumer = PurgeConsumer(enqueue)
+    consumer = PurgeConsumer(enqueue, max_staleness=1)
     await consumer.handle([Event(1, "prices", "e", payload="7")])
     assert jobs == []
     await consumer.missed("the server crashed")
-    assert jobs == [{"groups": ["*"]}]
+    assert jobs == 2 * [{"groups": ["*"]}]
+
+
+async def test_it_is_asked_again_when_no_application_can_answer_with_what_was_before() -> None:
+    times: list[datetime] = []
+
+    async def enqueue(_task: str, args: Any, run_at: datetime | None = None) -> None:
+        assert args == {"groups": ["orders", "orders:1", "orders:1:*"]}
+        times.append(run_at or datetime.now(UTC))
+
+    await PurgeConsumer(enqueue, max_staleness=5).handle([Event(1, "orders", "u", ("1",))])
+    at_once, again = times
+    assert again - at_once >= timedelta(seconds=5)
 
 
 def test_a_header_that_is_none_is_refused_without_being_shown() -> None:
