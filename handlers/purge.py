@@ -7,8 +7,8 @@ The consumer only enqueues jobs, so that a receiver that is away for hours holds
 growing pauses, outlive every crash, and are dead-lettered where everybody sees it.
 
 Each group is asked for twice. The first time at once; but a process that has not heard of the change may answer
-with a value from before for up to `max_staleness`, and the cache in front would keep that for as long as its headers
-say. So it is asked again when that time, and one for making a response, is over.
+with a value from before for up to `max_staleness`, and the cache in front would keep that for as long as its
+headers say. So it is asked again when that time, and one for making a response, is over.
 """
 
 from __future__ import annotations
