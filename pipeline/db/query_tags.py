@@ -30,6 +30,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -51,7 +52,8 @@ class QueryAnalyst:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._plans: dict[str, Plan] = {}
-        self._turn = asyncio.Lock()
+        # one look for each text, and none waits for that at a query whose table somebody has locked
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._changes = 0
         self._settings: list[str] | None = None
         self._key = ""
@@ -65,7 +67,8 @@ class QueryAnalyst:
         """
         plan = self._plans.get(sql)
         if plan is None:
-            async with self._turn:
+            turn = self._turns.get(sql) or self._turns.setdefault(sql, asyncio.Lock())
+            async with turn:
                 plan = self._plans.get(sql) or await self._analyse(sql)
         return QueryTags(plan.tags(args), self._key)
 

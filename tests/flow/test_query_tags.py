@@ -4,6 +4,7 @@ test_query_refusals.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.core.query_plan import DDL
 from pipeline.db.connection import Database
 from pipeline.db.query_tags import QueryAnalyst
+from tests.conftest import eventually
 
 SHOP = """
     create table orders (id int primary key, customer_id bigint, note text, code varchar(9), at timestamptz);
@@ -168,3 +170,18 @@ async def test_a_new_connection_with_other_settings_replaces_the_older_ones_and_
         assert await held.fetchval("show timezone") != "Asia/Tokyo"
     async with db.acquire() as one, db.acquire() as other:
         assert [await c.fetchval("show timezone") for c in (one, other)] == ["Asia/Tokyo"] * 2
+
+
+async def test_a_locked_table_keeps_no_query_of_another_from_being_looked_at(
+    analyst: QueryAnalyst, shop: asyncpg.Connection
+) -> None:
+    async with shop.transaction():
+        await shop.execute("lock table orders in access exclusive mode")
+        waits = asyncio.create_task(analyst.tags("select * from orders", ()))
+        waits_too = asyncio.create_task(analyst.tags("select * from orders", ()))
+        locked = "select count(*) from pg_locks where not granted and relation = 'orders'::regclass"
+        await eventually(lambda: shop.fetchval(locked))
+        async with asyncio.timeout(10):
+            assert "customer" in (await analyst.tags("select * from customer", ())).tags
+        assert await shop.fetchval(locked) == 1
+    assert (await waits).tags == (await waits_too).tags
