@@ -89,10 +89,12 @@ class Client:
         source = CacheDatabase(self.database, self._probes)
         self._standbys = None if read_dsn is None else Database(read_dsn, purpose="read", max_size=10)
         self.replicas = Replicas(source, self._standbys)
+        analyst = QueryAnalyst(self.database)
+        self.replicas.settings = lambda: analyst.settings
         self.cache = Cache(
             prober=self.replicas,
             lookups=Lookups(self.database),
-            analyst=QueryAnalyst(self.database),
+            analyst=analyst,
             alarm=source.alarm,
             max_bytes=max_bytes,
             max_entries=max_entries,

@@ -59,6 +59,11 @@ class QueryAnalyst:
         self._key = ""
         db.greet = self._greet
 
+    @property
+    def settings(self) -> list[str] | None:
+        """The role and the settings of the sessions, as sql/cache/settings.sql lists them; None: none was seen."""
+        return self._settings
+
     async def tags(self, sql: str, args: Sequence[Any]) -> QueryTags:
         """What the rows depend on, and the part of their key that stands for the role and the settings.
 

@@ -27,7 +27,7 @@ from pipeline.db.cache import CacheDatabase
 from pipeline.db.connection import Connection, Database, translated
 from pipeline.db.foreign import fetchval
 from pipeline.db.statements import statement
-from pipeline.errors import DatabaseUnavailable, NotInstalled, QueryFailed
+from pipeline.errors import DatabaseUnavailable, NotInstalled, QueryFailed, UsageError
 
 LOOKS = 4  # at how far the standby is, before the primary is asked
 LOOK_SECONDS = 0.003  # between two
@@ -54,12 +54,17 @@ class Replicas:
     def __init__(self, primary: CacheDatabase, standbys: Database | None) -> None:
         self.marks = Marks()
         self.proved: Callable[[], bool] = lambda: True  # whether the cache may serve now
+        # role and settings of the primary's sessions, under which keys are made and tags are found; None: unknown
+        self.settings: Callable[[], list[str] | None] = lambda: None
         self.standby_reads = 0
         self.primary_reads = 0
         self._primary = primary
         self._standbys = standbys
         self._rest_until = 0.0
         self._failure = ""
+        self._settings: list[str] | None = None  # of the standbys' sessions
+        if standbys is not None:
+            standbys.greet = self._greet
 
     async def probe(self) -> Probe:
         return await self._primary.probe()
@@ -76,7 +81,7 @@ class Replicas:
             try:
                 found = await self._read_there(self._standbys, query, args, timeout)
                 self._failure = "" if found else "it lags"
-            except (DatabaseUnavailable, NotInstalled) as error:
+            except (DatabaseUnavailable, NotInstalled, UsageError) as error:
                 self._note(error.message)
             except QueryFailed as error:
                 if error.sqlstate != CONFLICT:
@@ -110,12 +115,19 @@ class Replicas:
     ) -> tuple[list[dict[str, Any]], Snapshot] | None:
         """None: the standby has not come far enough."""
         async with standbys.acquire() as connection:
+            ours = self.settings()
+            if None not in (ours, self._settings) and ours != self._settings:
+                raise UsageError("sessions there have another role or other settings than on the primary")
             reached = await self._reached(connection)
             if reached is None:
                 return None
             with translated():
                 rows = await connection.fetch(query, *args, timeout=timeout)
         return [dict(row) for row in rows], reached
+
+    async def _greet(self, connection: Connection) -> bool:
+        known, self._settings = self._settings, await connection.fetchval(statement("cache/settings"))
+        return known is not None and known != self._settings
 
     async def _reached(self, connection: Connection) -> Snapshot | None:
         needed = self.marks.newest

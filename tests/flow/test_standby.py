@@ -210,6 +210,18 @@ async def test_read_dsn_may_name_the_primary(world: World) -> None:
         assert (client.replicas.standby_reads, client.cache.status().hits_total) == (1, 1)
 
 
+async def test_a_standby_is_not_read_under_other_settings_than_those_of_the_primary(world: World) -> None:
+    await world.sql.execute("create schema other")
+    await world.sql.execute("create table other.counter as select id, -1 as n from counter")
+    joined = "&" if "?" in world.read_dsn else "?"
+    async with connect(world.dsn, read_dsn=f"{world.read_dsn}{joined}search_path=other") as client:
+        await serving(client)
+        for number in range(3):
+            rows = await client.cache.query(f"select n, {number} from counter where id = $1", 1)
+            assert rows[0]["n"] == await world.sql.fetchval(N, 1)
+        assert client.replicas.standby_reads == 0
+
+
 async def test_after_a_promotion_a_standby_of_the_old_history_does_not_count(world: World, pair: Pair) -> None:
     """The feed of the promoted server has an epoch of its own; what the old one's standby shows is another's."""
     home = Path(tempfile.mkdtemp(prefix="pgreflex-promoted-"))
