@@ -235,7 +235,7 @@ class Fence:
             # the changes before it began are forgotten: a snapshot that may be old can no longer be held to them
             return Verdict.FLUSHED if snapshot is None else Verdict.OLD
         if self.own and self.own.lacks(tags, flight.start, snapshot):
-            return Verdict.OLD
+            return Verdict.CHANGED if snapshot is None else Verdict.OLD
         verdict, folded = Verdict.STORED, self._floor
         for slot in self._remembered(tags):
             if snapshot is None:
