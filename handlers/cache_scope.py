@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Seen:
     """What was read inside `reads()`.
 
-    stale: something was flagged as stale. tags: what all of it depends on, as far as it was told. fresh_for: see
-    `expires_at`, a moment on the cache's clock until which none of it reaches its time to live; math.inf: no end;
-    -math.inf: some of it has changed while it was loaded.
+    stale: something was flagged as stale. tags: what all of it depends on, as far as it was told. expires_at: the
+    moment on the cache's clock at which the first of it reaches its time to live; math.inf: no end; -math.inf:
+    some of it has changed while it was loaded.
     """
 
     __slots__ = ("expires_at", "outer", "stale", "tags")
