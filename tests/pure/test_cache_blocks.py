@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 
 from tests.pure.cache_blocks import BUGS, BlocksWorld
 from tests.pure.cache_world import ANNOUNCED, CHANGES, LOADERS
+from tests.pure.machine_kit import run
 from tests.pure.test_cache_machine import CacheMachine, changes, picks
 
 keys = st.sampled_from(sorted(ANNOUNCED))
@@ -148,24 +148,8 @@ class BlocksMachine(CacheMachine):
             self.world.read_in(self.world.blocks[-1], one)
 
 
-def run(examples: int) -> None:
-    run_state_machine_as_test(
-        BlocksMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=24,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_no_order_of_events_hides_an_own_write_or_tears_a_block() -> None:
-    run(150)
+    run(BlocksMachine, 150)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
@@ -174,4 +158,4 @@ def test_the_machine_finds_each_seeded_bug_of_blocks(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises(AssertionError, match="misses transaction"):
-        run(800)
+        run(BlocksMachine, 800)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.pure.cache_bugs import BUGS
 from tests.pure.cache_world import ANNOUNCED, CHANGES, LOADERS, POLICIES, STALE, World
+from tests.pure.machine_kit import run
 
 picks = st.integers(0, 7)
 changes = st.lists(st.sampled_from(CHANGES), min_size=1, max_size=2)
@@ -289,24 +289,8 @@ class CacheMachine(RuleBasedStateMachine):
             world.request(key, "unknown", world.sessions[0])
 
 
-def run(examples: int) -> None:
-    run_state_machine_as_test(
-        CacheMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=24,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_no_order_of_events_breaks_the_promise() -> None:
-    run(150)
+    run(CacheMachine, 150)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
@@ -315,4 +299,4 @@ def test_the_machine_finds_each_seeded_bug(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises(AssertionError, match="misses transaction"):
-        run(2_500)  # each is found within some hundreds
+        run(CacheMachine, 2_500)  # each is found within some hundreds

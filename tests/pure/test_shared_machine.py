@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.core.events import Event
 from tests.pure.cache_world import CHANGES, LOADERS, STALE
+from tests.pure.machine_kit import run
 from tests.pure.shared_bugs import BUGS
 from tests.pure.shared_world import KEYS, Node, SharedWorld
 
@@ -251,24 +251,8 @@ class SharedMachine(RuleBasedStateMachine):
                 self.world.take(node, row)
 
 
-def run(examples: int) -> None:
-    run_state_machine_as_test(
-        SharedMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=24,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_no_order_of_events_lets_a_row_break_the_promise() -> None:
-    run(150)
+    run(SharedMachine, 150)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
@@ -277,7 +261,7 @@ def test_the_machine_finds_each_seeded_bug(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises(AssertionError, match="misses transaction|lacks transaction|goes back behind"):
-        run(800)
+        run(SharedMachine, 800)
 
 
 def test_a_process_that_begins_uses_what_was_shared_before_it() -> None:
