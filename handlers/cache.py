@@ -102,7 +102,12 @@ class Cache:
         if "namespace" in options:
             key = ("namespace", options["namespace"], key)
         if scope_of_request.get() is None:
-            entry = self.core.read(key, self._clock())
+            try:
+                entry = self.core.read(key, self._clock())
+            except TypeError as error:
+                raise UsageError(
+                    f"this key cannot be used: {error}", hint="Give text, numbers or tuples."
+                ) from error
             if entry is not None:
                 return entry.value
         return await self._loads.get(key, loader, tag_set(tags), Policy.of(options, "values"))

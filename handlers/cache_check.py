@@ -25,7 +25,7 @@ import structlog
 
 from handlers.cache_scope import Scope, scope_of_request
 from handlers.cache_seams import CacheSource, Loaded, Loader
-from handlers.cache_second import unwrap
+from handlers.cache_second import call
 from pipeline.core.cache import CacheCore
 from pipeline.core.cache_check import (
     INTERVAL_SECONDS,
@@ -322,7 +322,7 @@ class Witness:
 
 async def _load(loader: Loader, scope: Scope) -> Loaded:
     scope_of_request.set(scope)
-    return unwrap(await loader())
+    return await call(loader)
 
 
 def _hash(entry: Entry) -> str:

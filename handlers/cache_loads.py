@@ -19,7 +19,7 @@ import structlog
 from handlers.cache_check import SelfCheck
 from handlers.cache_scope import Scope, flat, scope_of_request
 from handlers.cache_seams import Loader, SharedCache
-from handlers.cache_second import SecondLevel, unwrap
+from handlers.cache_second import SecondLevel, call
 from pipeline.core.cache import CacheCore
 from pipeline.core.cache_offer import Offer
 from pipeline.core.cache_policy import Policy
@@ -29,6 +29,7 @@ from pipeline.core.snapshot import Loose
 from pipeline.errors import PgreflexError
 from pipeline.runtime import describe
 
+CLOSE_SECONDS = 2.0  # for a loader that does not end although it was cancelled
 JOINS = 3  # loads of others that one request waits for before it loads for itself whatever happens
 
 log = structlog.get_logger("pgreflex.cache")
@@ -155,12 +156,12 @@ class Loads:
         load.task.add_done_callback(ended)
 
     async def close(self) -> None:
-        """Give up what runs in the background."""
-        tasks = [load.task for load in self._flying.values() if load.background]
+        """Give up every load; whoever waits for one is told so."""
+        tasks = [load.task for load in self._flying.values()]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
     async def _fly(self, load: Load, loader: Loader, policy: Policy, scope: Scope) -> Any:
         flight = load.flight
@@ -201,7 +202,7 @@ class Loads:
         """Load for one request only; what it is part of still learns what it depends on."""
         flight = Flight(key, tags)
         self.core.begin(flight, self._clock())
-        loaded = unwrap(await loader())
+        loaded = await call(loader)
         depends = (tags or frozenset()).union(loaded.tags)
         verdict = self.core.fence.judge(flight, depends, loaded.snapshot)
         loose = isinstance(loaded.snapshot, Loose)

@@ -7,6 +7,7 @@ how it stores.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import typing
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -42,14 +43,14 @@ class SecondLevel:
         """What the other processes share, or else what the loader returns."""
         shared, use = self._shared, await self._use(flight, policy)
         if shared is None or use is None:
-            return unwrap(await loader())
+            return await call(loader)
         present = self._core.store.entries.get(flight.key)
         found = await shared.get(use, flight.tags, present.load_seconds if present else None)
         if found is not None:
             return found
         self._core.fence.begin(flight, self._clock())  # it reads only now, whoever was waited for
         try:
-            loaded = unwrap(await loader())
+            loaded = await call(loader)
         except BaseException:
             shared.release(use)
             raise
@@ -126,6 +127,13 @@ def _name(function: Any) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
 
 
-def unwrap(result: object) -> Loaded:
-    """What a loader returned, as a Loaded."""
+async def call(loader: Loader) -> Loaded:
+    """What a loader returns, as a Loaded. Raises what it raises, and UsageError for one that is not async."""
+    awaitable = loader()
+    if not inspect.isawaitable(awaitable):
+        raise UsageError(
+            f"the loader returned {type(awaitable).__qualname__}, which cannot be awaited",
+            hint="Give an async function, or one that returns an awaitable.",
+        )
+    result = await awaitable
     return result if isinstance(result, Loaded) else Loaded(result)

@@ -18,7 +18,7 @@ from typing import Any
 
 from handlers.cache_scope import Scope, scope_of_request
 from handlers.cache_seams import Loader
-from handlers.cache_second import unwrap
+from handlers.cache_second import call
 from pipeline.core.cache import CacheCore
 from pipeline.core.cache_policy import Policy
 from pipeline.core.cachekey import estimate_bytes
@@ -113,7 +113,7 @@ class Reading:
         source = _Noted(self._source, inner)
         token = scope_of_request.set(Scope(bypass=scope.bypass, source=source, reading=inner))
         try:
-            loaded = unwrap(await loader())
+            loaded = await call(loader)
         finally:
             scope_of_request.reset(token)
         if not inner.used or loaded.snapshot not in (None, self._source.seen):

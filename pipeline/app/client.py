@@ -124,6 +124,11 @@ class Client:
         """Connect and follow the feed. Raises DatabaseUnavailable, LoginFailed."""
         as_guest()
         await self.database.open()
+        try:
+            await self.database.fetchval("admin/backend")  # the pool connects when it is first used
+        except BaseException:
+            await self.database.close()
+            raise
         await self._probes.open()
         if self._standbys is not None:
             await self._standbys.open()
