@@ -215,7 +215,7 @@ class Cache:
             source = (scope and scope.source) or self.source
             xid = await source.invalidate(sorted(named) if named else None, prefix)
             if source is self.source:  # in a transaction of its own, which has committed
-                self.core.said(xid, named or frozenset(), prefix)
+                self.core.said(xid, named or frozenset(), prefix, self._clock())
 
     async def clear(self) -> None:
         """Drop everything, here at once and in every other process; loads in flight are not stored."""

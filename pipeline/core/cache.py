@@ -304,11 +304,18 @@ class CacheCore:
         self.fence.number += 1
         hold.since = self.fence.number
 
-    def said(self, xid: int, tags: frozenset[str], prefix: str | None) -> None:
+    def said(self, xid: int, tags: frozenset[str], prefix: str | None, now: float) -> None:
         """This process has said, in a transaction that has committed, that these changed.
 
-        What was read before that, in an older transaction for instance, is not stored.
+        What was read before that, in an older transaction for instance, goes and is not stored.
         """
+        at = min(now, self.freshness.valid_until)
+        for tag in tags:
+            self.dropped += self.store.end_changed(tag, xid, at, now)
+        if prefix:
+            self.dropped += self.store.end_prefixed(prefix, xid, at, now)
+        elif prefix is not None:
+            self.clear(now)
         self.committed(self.fence.own.hold(xid, tags, prefix))
 
     def clear(self, now: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 import pytest
@@ -115,6 +115,25 @@ async def test_what_a_transaction_from_before_an_invalidation_reads_after_it_is_
         new = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
         assert await cache.get_or_load("k", Counted(Loaded("new", new)), tags="orders:7") == "new"
         assert names(cache) == {"k"}
+
+
+async def test_what_is_stored_from_an_older_transaction_while_an_invalidation_is_under_way_goes(
+    cache: Cache, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = cache.source.invalidate
+    old: Snapshot
+
+    async def slowly(tags: Sequence[str] | None, prefix: str | None) -> int:
+        await cache.get_or_load("k", Counted(Loaded("old", old)), tags="orders:7")
+        assert names(cache) == {"k"}
+        return await tell(tags, prefix)
+
+    monkeypatch.setattr(cache.source, "invalidate", slowly)
+    for said in ({"tags": "orders:7"}, {"prefix": "ord"}, {"prefix": ""}):
+        old = Snapshot.parse(await feed.sql.fetchval("select pg_current_snapshot()::text"))
+        await cache.invalidate(**said)
+        assert names(cache) == set(), said
+        await feed.position()  # past what was held, so that the next one may be stored
 
 
 async def begun(cache: Cache, loader: Counted) -> object:
