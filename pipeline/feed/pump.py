@@ -29,7 +29,7 @@ from pipeline.runtime import Health
 
 STANDBY_SECONDS = 0.3  # between two tries for the leader's lock; a dead leader is replaced within this
 RIGHTS_SECONDS = 2.0  # between two looks whether the role may lead; below the session's limit on idling
-POLL_SECONDS = 0.005  # between two rounds while awake; half of it is the mean delay under load
+POLL_SECONDS = 0.003  # between two rounds while awake; half of it is the mean delay under load
 BUSY_SECONDS = 0.025  # between two when a round found BUSY_EVENTS: a round has a price of its own
 BUSY_EVENTS = 20
 IDLE_SECONDS = 0.1  # without events before falling asleep
