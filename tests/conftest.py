@@ -27,6 +27,9 @@ SERVER_SETTINGS = {
     "wal_level": "logical",
     "max_worker_processes": "20",
     "wal_compression": "off",  # each test writes a database of 10 MB, which takes 8 ms without and 150 ms with it
+    "shared_preload_libraries": "pg_stat_statements",
+    "compute_query_id": "on",
+    "pg_stat_statements.track": "top",
 }
 
 
@@ -166,6 +169,14 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def pg_stat_statements(sql: asyncpg.Connection) -> None:
+    """pg_stat_statements is there in the fresh database; skips where the server has not loaded it."""
+    if await sql.fetchval("select current_setting('pg_stat_statements.max', true)") is None:
+        pytest.skip("this server has not loaded pg_stat_statements (shared_preload_libraries)")
+    await sql.execute("create extension pg_stat_statements")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Any]:

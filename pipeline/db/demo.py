@@ -19,8 +19,9 @@ class DemoDatabase:
         self._database = database
 
     async def prepare(self, task: str) -> None:
-        """Watch three tables, enqueue `task` for a share of the inserts, alert on a slow p95."""
+        """Count statements, watch three tables, enqueue `task` for a share of the inserts, alert on a slow p95."""
         for name, args in (
+            ("demo/count_statements", ()),
             ("demo/watch", ()),
             ("demo/enqueue_on_insert", (task,)),
             ("demo/alert_on_slow_updates", ()),
