@@ -18,7 +18,8 @@ import uvloop
 from bench.jobs_child import orders, tell
 from handlers.jobs import JobWorker
 from pipeline import log
-from pipeline.config import Config, Http, Jobs
+from pipeline.config import Config
+from pipeline.config_sections import Http, Jobs
 from pipeline.core.job import Job
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.registry import Registry

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from handlers.cleanup import Cleaner
 from handlers.export import Exporter
-from pipeline.config import Jobs
+from pipeline.config_sections import Jobs
 from pipeline.db.cleanup import CleanupStore
 from pipeline.db.connection import Database
 from pipeline.db.export import ExportStore

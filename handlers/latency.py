@@ -21,7 +21,7 @@ import structlog
 from pipeline.core.digest import Digest
 from pipeline.core.events import OP_NAMES, Event
 from pipeline.core.status import Quantiles, SeriesStatus
-from pipeline.core.window import Part, Windows, series_name
+from pipeline.core.window import Part, Windows
 from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
@@ -67,12 +67,11 @@ class LatencyRecorder:
         self._store = store
         self._leading = leading
         self._clock = clock
-        self.windows = windows or Windows()
+        self.windows = windows or Windows(clock)
         self.dropped_total = 0
         self.unreadable_total = 0
         self._pending: list[tuple[int, Part]] = []
         self._status: tuple[SeriesStatus, ...] = ()
-        self._ahead = 0.0  # how far the database's clock is ahead of ours, in seconds
         self._problem = ""
         self._stopping = asyncio.Event()
         self._due = {"roll_up": 0.0, "prune": 0.0, "status": 0.0}
@@ -82,8 +81,7 @@ class LatencyRecorder:
 
     def record(self, name: str, ms: float, *, error: bool = False) -> None:
         """Count one timing of this process, in milliseconds. Returns at once and never raises."""
-        now = self._now()
-        self.windows.add(name, ms, at=now, now=now, error=error)
+        self.windows.series(name).add(ms, error=error)
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Take the timings out of events: statements that were timed, and `pipeline.record_timing`."""
@@ -92,21 +90,21 @@ class LatencyRecorder:
             at = now if event.at is None else event.at
             if event.op == "e":
                 if event.name == TIMING_CHANNEL:
-                    self._take_timing(event.payload, at, now)
+                    self._take_timing(event.payload, at)
             elif event.ms is not None:
-                self.windows.add(f"{event.name}.{OP_NAMES[event.op]}", event.ms, at=at, now=now)
+                self.windows.series(f"{event.name}.{OP_NAMES[event.op]}", source="table").add_at(event.ms, at)
 
     async def missed(self, reason: str) -> None:
         """Timings may be missing; nothing that is stored becomes untrue by it."""
         log.info("timings may be missing", reason=reason)
 
-    def _take_timing(self, payload: str | None, at: float, now: float) -> None:
+    def _take_timing(self, payload: str | None, at: float) -> None:
         try:
             timing = msgspec.json.decode(payload or "", type=_Timing)
         except msgspec.DecodeError:
             self.unreadable_total += 1
             return
-        self.windows.add(series_name(timing.name, timing.labels), timing.ms, at=at, now=now)
+        self.windows.series(timing.name, timing.labels, source="sql").add_at(timing.ms, at)
 
     # What goes out
 
@@ -127,9 +125,10 @@ class LatencyRecorder:
         merged: dict[str, Part] = {}
         async with self._flushing:  # or a part that is just being written would count twice
             written = await self._store.recent(window_seconds)
-            unwritten = [part for _, part in self._pending] + self.windows.parts()
-            for part in written + [part for part in unwritten if part.start > since]:
-                _merge(merged, part)
+            with self.windows.lock:
+                unwritten = [part for _, part in self._pending] + self.windows.parts()
+                for part in written + [part for part in unwritten if part.start > since]:
+                    _merge(merged, part)
         return {name: _status(part, window_seconds) for name, part in merged.items()}
 
     def status(self) -> tuple[SeriesStatus, ...]:
@@ -183,13 +182,13 @@ class LatencyRecorder:
                 await self._store.prune()
 
     def _now(self) -> float:
-        return self._clock() + self._ahead
+        return self._clock() + self.windows.ahead
 
     async def _set_clock(self) -> None:
         """Follow the database's clock: windows are judged by it, and hosts may be seconds apart."""
         before = self._clock()
         server = await self._store.clock()
-        self._ahead = server - (before + self._clock()) / 2
+        self.windows.ahead = server - (before + self._clock()) / 2
 
     def _is_due(self, what: str, every: float) -> bool:
         now = asyncio.get_running_loop().time()
@@ -200,13 +199,13 @@ class LatencyRecorder:
 
 
 def _merge(into: dict[str, Part], part: Part) -> None:
-    held = into.get(part.series)
+    held = into.get(part.series.text)
     if held is None:
-        held = into[part.series] = Part(part.series, part.start, Digest())
+        held = into[part.series.text] = Part(part.series, part.start, Digest())
     held.merge(part)
 
 
 def _status(part: Part, window_seconds: float) -> SeriesStatus:
     p50, p95, p99 = part.digest.quantiles((0.5, 0.95, 0.99))
     found = Quantiles(p50, p95, p99, part.digest.count, window_seconds)
-    return SeriesStatus(part.series, found, part.errors, part.digest.high)
+    return SeriesStatus(part.series.text, found, part.errors, part.digest.high)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
+    from pipeline.app.timing import labels, record, timer
     from pipeline.core.directives import Cancel, Discard, Retry, Snooze
     from pipeline.core.events import Event
     from pipeline.core.job import Job
@@ -52,10 +53,13 @@ __all__ = [
     "enqueue_in",
     "export",
     "http_cache",
+    "labels",
     "loader",
     "middleware",
     "on",
+    "record",
     "task",
+    "timer",
     "transaction",
 ]
 
@@ -70,6 +74,9 @@ _HOMES = {
     "transaction": "pipeline.app.caching",
     "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",
+    "labels": "pipeline.app.timing",
+    "record": "pipeline.app.timing",
+    "timer": "pipeline.app.timing",
     "JobHandle": "pipeline.app.handle",
     "Cancel": "pipeline.core.directives",
     "Discard": "pipeline.core.directives",

@@ -1,7 +1,8 @@
 """The configuration: what can be set, and what holds now.
 
-Owns: every setting with its default and meaning, the order of the sources, and the words for a setting that
-cannot be used. Knows nothing of what the settings do. pipeline/config_sources.py reads the sources.
+Owns: the settings of the top level, the order of the sources, and the words for a setting that cannot be used.
+Knows nothing of what the settings do. pipeline/config_sections.py has the sections, pipeline/config_sources.py
+reads the sources.
 
 Order: defaults, then the TOML file, then PGREFLEX_* variables, then flags; the last one wins. Every value
 keeps where it came from, because "which of the four is it" is the first question when something is amiss.
@@ -13,191 +14,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline import config_sources as sources
+from pipeline.config_sections import Alerts, Cache, Feed, Http, Jobs, Log, Purge, Section, Timings, names
 from pipeline.config_sources import Given
 from pipeline.core.mask import MASK, mask_text, mask_url
-from pipeline.core.seal import key_of
 from pipeline.errors import ConfigError
 
-Secret = Annotated[SecretStr, Field(min_length=1)]
-Token = Annotated[SecretStr, Field(min_length=16)]  # a shorter one can be guessed over the network
-Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 _ADDRESSES = ("dsn", "listen_dsn", "read_dsn")
-DEFAULT_CONCURRENCY = 10
-
-
-def _key(value: SecretStr) -> SecretStr:
-    key_of(value.get_secret_value())
-    return value
-
-
-Key = Annotated[SecretStr, AfterValidator(_key)]
-
-
-def _queues(value: Any) -> Any:
-    """`mail:10,*:5` as variables and flags spell it; a name without a number takes the default."""
-    if not isinstance(value, str):
-        return value
-    parsed: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in value.split(","))):
-        name, _, concurrency = part.rpartition(":") if ":" in part else (part, "", str(DEFAULT_CONCURRENCY))
-        parsed[name.strip()] = concurrency
-    return parsed
-
-
-def _names(value: Any) -> Any:
-    """`shop.tasks,shop.mail` as variables spell it."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-def _texts(value: Any) -> Any:
-    """Keys apart by commas, spaces or lines, as variables and files hold them."""
-    return value.replace(",", " ").split() if isinstance(value, str) else value
-
-
-def _lines(value: Any) -> Any:
-    """Values apart by line breaks, as variables hold them."""
-    return [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    """One table of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Http(Section):
-    host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address that the status page and the API listen on."
-    )
-    port: int = Field(default=8787, ge=0, le=65535, description="Their port; 0 takes any free one.")
-    viewer_token: Token | None = Field(
-        default=None,
-        description="Token that may read, of 16 characters at least. Needed off loopback addresses.",
-    )
-    admin_token: Token | None = Field(
-        default=None, description="Token that may also change state, of 16 characters at least."
-    )
-
-
-class Jobs(Section):
-    queues: Annotated[dict[Queue, PositiveInt], BeforeValidator(_queues), Field(min_length=1)] = Field(
-        default={"default": DEFAULT_CONCURRENCY},
-        description="Queues that this process works on, and how many jobs of each at a time; `*` means all "
-        "others. In a variable: `mail:10,*:5`.",
-    )
-    total: PositiveInt | None = Field(
-        default=None,
-        description="How many jobs this process runs at once over all queues, which then share the places by "
-        "their weights. Unset: as many as the queues together.",
-    )
-    drain_seconds: float = Field(
-        default=20.0,
-        ge=0,
-        le=86400,
-        description="How long running work may take to finish when the process is told to stop.",
-    )
-    encryption_keys: Annotated[tuple[Key, ...], BeforeValidator(_texts)] = Field(
-        default=(),
-        description="Keys for the arguments of tasks with `encrypt=True`, each 32 bytes in base64 or "
-        "hexadecimal. The first one encrypts, all of them decrypt. In a variable or a file: separated by "
-        "commas or lines.",
-    )
-    export_dir: Path | None = Field(
-        default=None,
-        description="Directory on this machine that the task `pgreflex.export` writes to. Unset: nothing is "
-        "exported.",
-    )
-    export_queries: bool = Field(
-        default=False,
-        description="Export jobs may bring any query, not only the name of a declared one. Then everybody who "
-        "may enqueue can read whatever the role of `dsn` may read.",
-    )
-
-
-class Cache(Section):
-    max_bytes: ByteSize = Field(
-        default=ByteSize(64 * 1024 * 1024),
-        gt=0,
-        description="Memory for cached values; `64MiB` is understood.",
-    )
-    max_entries: PositiveInt = Field(default=100_000, description="How many values are kept at most.")
-    max_staleness_seconds: float = Field(
-        default=1.0,
-        gt=0,
-        le=3600,
-        description="A cached read reflects all that was committed earlier than this.",
-    )
-    shared: bool = Field(
-        default=False,
-        description="Cached values are shared between all processes through a table of the database. Single reads "
-        "and functions may say otherwise.",
-    )
-    self_check: bool = Field(
-        default=True,
-        description="Each process reads a sample of its cache's hits again, at most one a second, "
-        "to see that they were right.",
-    )
-
-
-class Alerts(Section):
-    webhook_url: Secret | None = Field(
-        default=None, description="Where alerts are posted. Often holds a credential."
-    )
-    webhook_secret: Secret | None = Field(default=None, description="Key that signs each post (HMAC-SHA256).")
-
-
-class Purge(Section):
-    url: Secret | None = Field(
-        default=None,
-        description="Where a CDN, or another cache in front, is told what has changed. Unset: nobody is told.",
-    )
-    headers: Annotated[tuple[Secret, ...], BeforeValidator(_lines)] = Field(
-        default=(),
-        description="Headers to send along, each as `Name: value`, for instance with a credential. In a variable: "
-        "separated by line breaks.",
-    )
-    tags_header: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9-]+$",
-        description="Header that takes the tags, apart by spaces, as `Surrogate-Key`. Unset: the body is "
-        '`{"tags": [...]}`.',
-    )
-
-
-class Log(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least that is logged."
-    )
-    format: Literal["auto", "text", "json"] = Field(
-        default="auto", description="`auto`: aligned text on a terminal, logfmt elsewhere."
-    )
-
-
-class Feed(Section):
-    two_phase: bool = Field(
-        default=False,
-        description="The applications use PREPARE TRANSACTION, which forbids NOTIFY: triggers then send "
-        "none, and events are found by polling.",
-    )
 
 
 class Config(BaseSettings):
@@ -223,13 +53,14 @@ class Config(BaseSettings):
         description="Address of one or more standbys. Queries of the cache in applications go there when the "
         "standby has replayed all that the feed has delivered, and else to `dsn`.",
     )
-    imports: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    imports: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
         default=(),
         description="Python modules that define tasks and consumers. In a variable: separated by commas.",
     )
     http: Http = Http()
     jobs: Jobs = Jobs()
     cache: Cache = Cache()
+    timings: Timings = Timings()
     alerts: Alerts = Alerts()
     purge: Purge = Purge()
     log: Log = Log()
@@ -303,14 +134,14 @@ def load(
 
 def keys() -> list[str]:
     """Every setting by its dotted name: those of the top level, then section by section."""
-    names: list[str] = []
+    found: list[str] = []
     for name, field in Config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
-            names += [f"{name}.{inner}" for inner in section.model_fields]
+            found += [f"{name}.{inner}" for inner in section.model_fields]
         else:
-            names.append(name)
-    return names
+            found.append(name)
+    return found
 
 
 def value_of(config: Config, key: str) -> Any:

@@ -18,8 +18,8 @@ MOST_LINES = 400
 PUBLIC = [
     "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "Loaded", "PgreflexError",
     "Rate", "Retry", "Snooze", "Unique", "Workflow",
-    "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache", "loader",
-    "middleware", "on", "task", "transaction",
+    "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache", "labels",
+    "loader", "middleware", "on", "record", "task", "timer", "transaction",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.

@@ -30,6 +30,7 @@ from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.config import Config
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
+from pipeline.core.window import Windows
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
 from pipeline.db.feed import FeedStore
@@ -67,7 +68,11 @@ class Daemon:
         listen = config.listening_dsn
         self.pump = Pump(listen, self.database, two_phase=config.feed.two_phase)
         self.poster = Poster()
-        self.latency = LatencyRecorder(LatencyStore(self.database), leading=self.leading)
+        self.latency = LatencyRecorder(
+            LatencyStore(self.database),
+            leading=self.leading,
+            windows=Windows(time.time, slow_ms=config.timings.slow_ms),
+        )
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
         add_builtin(registry, self.database, config.jobs)
         queues = dict(config.jobs.queues)

@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.cli.flags import Verb
 from pipeline.cli.session import Session, pass_session
-from pipeline.config import Http
+from pipeline.config_sections import Http
 from pipeline.core.cache_check import nines
 from pipeline.core.status import Quantiles, QueueStatus, Status
 from pipeline.errors import DaemonUnreachable, PermissionMissing

@@ -1,21 +1,40 @@
 """Timings by series and window, until they are written.
 
-Owns: which window a timing belongs to, what is counted, and the bound on series. Must not know how windows
-are stored, nor what time it is: every moment is an argument, in Unix seconds.
+Owns: which window a timing belongs to, what is counted, and every bound: on series, on what is kept, on what may
+be a duration. Must not know how windows are stored; the clock is an argument, in Unix seconds.
 
 A window is BASE_SECONDS long and starts at a multiple of it since the epoch. A timing goes to the window of
 its own time, however late it comes, so what was written earlier is never changed: a late one makes another
 part of the same window, and parts are merged where they are read.
+
+Theory of operation
+-------------------
+Whoever times something often holds a Live, the handle of its series. Its `add` looks at the clock and appends to
+a buffer, 0.2 microseconds in all. Buffers are folded into the digest of their window when they are full, when the
+window is over, and when somebody takes what there is.
+
+Appending takes no lock, folding does. A buffer is never replaced: who folds copies its first n values and then
+deletes these n, and what another thread appends in between stands behind them. Each of these steps is one call
+in C, so no timing is lost or counted twice. A thread that is held up between its look at the clock and its append
+may put a timing into the window after, never into none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from threading import RLock
 
 import msgspec
 
 from pipeline.core.digest import Digest
+from pipeline.core.series import Series, series_name, usable
+
+__all__ = [
+    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_MS", "OTHER",
+    "Live", "Part", "Series", "Windows", "roll_up", "series_name", "window_start",
+]  # fmt: skip
 
 BASE_SECONDS = 5  # an alert may be judged on windows as short as this
 LEVELS = (BASE_SECONDS, 60, 300, 3_600, 86_400)
@@ -27,105 +46,303 @@ KEEP_SECONDS = {  # a part that has been rolled up is kept this long; the last l
     86_400: 400 * 86_400,
 }
 MAX_SERIES = 10_000
-MAX_NAME = 200  # characters
+MAX_OTHERS = 1_000  # names that get a series for what is over the bound; the rest shares one
+MAX_PARTS = 20_000  # two windows of all series; at most 80 MB
+MAX_MS = 1e12  # 31 years; sums of these stay finite and exact to the millisecond
+MAX_LATE_SECONDS = KEEP_SECONDS[60]
 OTHER = "other"
+BATCH = 512  # values that wait for the digest: 4 KB a series
+
+
+_NOTHING = Series("", "", "")
 
 
 class Part(msgspec.Struct):
     """What one writer saw of one series in one window. Values are milliseconds.
 
-    over: how many were above the writer's threshold for slow. count, sum, low and high live in the digest.
+    over: how many were above the writer's threshold for slow. rows: how many rows the statements returned or
+    changed. count, sum, low and high live in the digest.
     """
 
-    series: str
+    series: Series
     start: int
     digest: Digest
     errors: int = 0
     over: int = 0
+    rows: int = 0
 
     def merge(self, other: Part) -> None:
         """Take in another part; the counts stay exact."""
         self.digest.merge(other.digest)
         self.errors += other.errors
         self.over += other.over
+        self.rows += other.rows
+
+
+class Live:
+    """The handle of one series of this process. Keep it where timings are frequent; Windows.series makes it."""
+
+    __slots__ = ("_clock", "_end", "_failed", "_rows", "_values", "_windows", "heard", "series", "start")
+
+    def __init__(self, series: Series, windows: Windows) -> None:
+        self.series = series
+        self.start = 0
+        self.heard = 0.0
+        self._windows = windows
+        self._clock = windows.clock
+        self._end = 0.0  # by the clock: from then on another window is meant
+        self._values = array("d")
+        self._failed = array("d")
+        self._rows = array("q")
+
+    def add(self, ms: float, *, error: bool = False, rows: int = 0) -> None:
+        """Count one timing that has just ended. From any thread; never raises: what is no duration is counted."""
+        try:
+            now = self._clock()
+            if now >= self._end:
+                live = self._windows._turn(self, now)
+                if live is not self:
+                    live.add(ms, error=error, rows=rows)
+                    return
+            if 0.0 <= ms <= MAX_MS:  # refuses NaN too
+                if rows:
+                    self._rows.append(rows)
+                buffer = self._failed if error else self._values
+                buffer.append(ms)
+                if len(buffer) >= BATCH:
+                    self._windows._fold(self)
+            else:
+                self._windows._reject()
+        except Exception:
+            self._windows._reject()
+
+    def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
+        """Count one timing that ended at `at`, by the database's clock. False: it was rejected. Never raises."""
+        return self._windows._add_at(self, ms, at, error=error, rows=rows)
 
 
 class Windows:
     """The parts that have not been written yet, and which series are alive.
 
-    slow_ms: what counts as over the threshold. max_series: beyond so many names a new one goes to the
-    series "other"; `overflowed_total` says how often. A name that was not heard of for `forget_seconds` makes
-    room. rejected_total: values that are no duration (NaN, infinite, negative) or had no usable name.
+    clock: Unix seconds. slow_ms: what counts as over the threshold. max_series: beyond so many a new series of a
+    known name goes to `name{other="true"}`, and one of another name to `other`. A series that was not heard of for
+    `forget_seconds` makes room. max_parts: past that the oldest windows are dropped.
+
+    Totals, in timings: added; rejected: no duration (not a number, negative, more than MAX_MS), no usable name, or
+    older than MAX_LATE_SECONDS; overflowed: went to an "other" series; dropped: given up, since nobody wrote them;
+    late: their window had been taken already; ahead: from a clock that runs ahead, counted as of now. cut_total:
+    names and labels that were too long, and got a hash for their end.
     """
 
     def __init__(
-        self, *, slow_ms: float = 1_000.0, max_series: int = MAX_SERIES, forget_seconds: float = 3_600.0
+        self,
+        clock: Callable[[], float],
+        *,
+        slow_ms: float = 1_000.0,
+        max_series: int = MAX_SERIES,
+        forget_seconds: float = 3_600.0,
+        max_parts: int = MAX_PARTS,
     ) -> None:
+        self.clock = clock
+        self.ahead = 0.0  # how far the database's clock is ahead of ours, in seconds
         self.slow_ms = slow_ms
         self.max_series = max_series
         self.forget_seconds = forget_seconds
-        self.rejected_total = 0
-        self.overflowed_total = 0
-        self.added_total = 0
-        self._seen: dict[str, float] = {}
-        self._parts: dict[tuple[str, int], Part] = {}
+        self.max_parts = max_parts
+        self.reset()
 
-    def add(self, series: str, ms: float, *, at: float, now: float, error: bool = False) -> bool:
-        """Count one timing in the window of `at`; False when it was rejected. Never raises."""
-        if not (isfinite(ms) and ms >= 0 and isfinite(at) and 0 < len(series) <= MAX_NAME):
-            self.rejected_total += 1
-            return False
-        at = min(at, now + BASE_SECONDS)  # a clock that runs ahead must not open windows of next year
-        part = self._part(self._admit(series, now), window_start(at))
-        part.digest.add(ms)
-        part.errors += error
-        part.over += ms > self.slow_ms
-        self.added_total += 1
-        return True
+    def reset(self) -> None:
+        """Forget everything; in a process that was forked, whose parent has all of it too."""
+        self.lock = RLock()  # for whoever reads parts while threads add
+        self.added_total = self.rejected_total = self.overflowed_total = 0
+        self.dropped_total = self.late_total = self.ahead_total = self.cut_total = 0
+        self._lives: dict[str, Live] = {}
+        self._names: Counter[str] = Counter()
+        self._others: dict[str, Live] = {}
+        self._windows: dict[int, dict[str, Part]] = {}
+        self._held = 0
+        self._taken_until = float("-inf")
+        self._swept_at = float("-inf")
 
-    def take(self, now: float | None) -> list[Part]:
-        """Remove and return the parts of the windows that closed before `now`; with None all of them."""
-        ready = [key for key in self._parts if now is None or key[1] + BASE_SECONDS <= now]
-        return [self._parts.pop(key) for key in ready]
+    # Series
 
-    def restore(self, parts: list[Part]) -> None:
-        """Put back what could not be written."""
-        for part in parts:
-            held = self._parts.get((part.series, part.start))
-            if held is None:
-                self._parts[part.series, part.start] = part
-            else:
-                held.merge(part)
+    def series(self, name: str, labels: Mapping[str, object] | None = None, source: str = "span") -> Live:
+        """The handle of a series; the same each time while it is alive. Never raises.
 
-    def parts(self) -> list[Part]:
-        """What is held now; not copies."""
-        return list(self._parts.values())
+        Where several sources use one name and the same labels, they share the series of the first.
+        """
+        try:
+            live = self._lives.get(series_name(name, labels) if labels else name)
+            if live is not None:
+                return live
+            series, cut = usable(name, labels, source)
+        except Exception:  # no text, no mapping, or values that fail
+            return _Nowhere(_NOTHING, self)
+        if not series.name:
+            return _Nowhere(_NOTHING, self)
+        with self.lock:
+            self.cut_total += cut
+            return self._lives.get(series.text) or self._admit(Live(series, self))
 
     def live_series(self) -> int:
-        return len(self._seen)
+        return len(self._lives)
 
-    def _part(self, series: str, start: int) -> Part:
-        part = self._parts.get((series, start))
-        if part is None:
-            part = self._parts[series, start] = Part(series, start, Digest())
-        return part
-
-    def _admit(self, series: str, now: float) -> str:
-        if series not in self._seen and len(self._seen) >= self.max_series:
+    def _admit(self, live: Live) -> Live:
+        """Take in a handle if there is room; if not it asks again at each timing."""
+        now = self.clock()
+        if len(self._lives) >= self.max_series:
             self._forget(now)
-            if len(self._seen) >= self.max_series:
-                self.overflowed_total += 1
-                return OTHER
-        # The oldest stands first, so that forgetting looks only at what it forgets.
-        self._seen.pop(series, None)
-        self._seen[series] = now
-        return series
+        if len(self._lives) < self.max_series:
+            live.heard = now
+            self._lives[live.series.text] = live
+            self._names[live.series.name] += 1
+        return live
 
     def _forget(self, now: float) -> None:
-        for series, seen in list(self._seen.items()):
-            if seen >= now - self.forget_seconds:
+        if now < self._swept_at + BASE_SECONDS:  # a flood of names must not look at all series each time
+            return
+        self._swept_at = now
+        for text, live in list(self._lives.items()):
+            if live.heard < now - self.forget_seconds:
+                live._end = 0.0  # whoever holds it comes by when it is used again
+                self._fold(live)
+                del self._lives[text]
+                self._names[live.series.name] -= 1
+        self._names = +self._names
+
+    def _other(self, series: Series) -> Live:
+        name = series.name if self._names[series.name] else OTHER
+        found = self._others.get(name)
+        if found is None:
+            if len(self._others) >= MAX_OTHERS:
+                name = OTHER
+            labels = {} if name == OTHER else {"other": "true"}
+            found = self._others.setdefault(
+                name, Live(Series(series_name(name, labels), series.source, name, labels), self)
+            )
+        return found
+
+    # What comes in
+
+    def _turn(self, live: Live, now: float) -> Live:
+        """Begin another window for a handle; returns the handle that takes the timing."""
+        with self.lock:
+            self._fold(live)
+            text = live.series.text
+            if self._lives.get(text) is not live and self._others.get(live.series.name) is not live:
+                found = self._lives.get(text) or self._admit(live)
+                if self._lives.get(text) is not found:
+                    self.overflowed_total += 1
+                    found = self._other(live.series)
+                if found is not live:
+                    return found
+            live.heard = now
+            live.start = window_start(now + self.ahead)
+            live._end = live.start + BASE_SECONDS - self.ahead
+            return live
+
+    def _fold(self, live: Live) -> None:
+        """Move what a handle has gathered into the part of its window."""
+        with self.lock:
+            good, bad, rows = live._values, live._failed, live._rows
+            values, failed, touched = good[:], bad[:], rows[:]
+            del good[: len(values)], bad[: len(failed)], rows[: len(touched)]
+            if values or failed:
+                self._count(live.series, live.start, values + failed, len(failed), sum(touched))
+
+    def _add_at(self, live: Live, ms: float, at: float, *, error: bool, rows: int) -> bool:
+        try:
+            now = self.clock() + self.ahead
+            if not (0.0 <= ms <= MAX_MS and now - MAX_LATE_SECONDS <= at < float("inf")):
+                self._reject()
+                return False
+            with self.lock:
+                found = self._turn(live, now - self.ahead)
+                self.ahead_total += at > now + BASE_SECONDS
+                start = window_start(min(at, now + BASE_SECONDS))
+                self.late_total += start + BASE_SECONDS <= self._taken_until
+                self._count(found.series, start, array("d", (ms,)), int(error), int(rows))
+        except Exception:
+            self._reject()
+            return False
+        return True
+
+    def _count(self, series: Series, start: int, values: array[float], errors: int, rows: int) -> None:
+        part = self._part(series, start)
+        part.digest.add_many(values)
+        part.errors += errors
+        part.rows += rows
+        if part.digest.high > self.slow_ms:
+            part.over += sum(ms > self.slow_ms for ms in values)
+        self.added_total += len(values)
+
+    def _reject(self) -> None:
+        with self.lock:
+            self.rejected_total += 1
+
+    def _part(self, series: Series, start: int) -> Part:
+        parts = self._windows.get(start)
+        part = None if parts is None else parts.get(series.text)
+        if part is None:
+            if self._held >= self.max_parts:
+                self._drop()
+            part = self._windows.setdefault(start, {}).setdefault(series.text, Part(series, start, Digest()))
+            self._held += 1
+        return part
+
+    def _drop(self) -> None:
+        """Give up the oldest windows, a tenth at once, so that a flood of them does not sort each time."""
+        for start in sorted(self._windows):
+            if self._held < self.max_parts * 0.9:
                 return
-            del self._seen[series]
+            parts = self._windows.pop(start)
+            self._held -= len(parts)
+            self.dropped_total += sum(part.digest.count for part in parts.values())
+
+    # What goes out
+
+    def take(self, now: float | None) -> list[Part]:
+        """Remove and return the parts of the windows that closed before `now`; with None all of them.
+
+        now: by the database's clock. A window that lies far ahead, from before the clock was set back, has closed.
+        """
+        self._fold_all(now)
+        with self.lock:
+            ready = [
+                start
+                for start in self._windows
+                if now is None or start + BASE_SECONDS <= now or start > now + 2 * BASE_SECONDS
+            ]
+            taken = [part for start in ready for part in self._windows.pop(start).values()]
+            self._held -= len(taken)
+            if now is not None:
+                self._taken_until = max(self._taken_until, window_start(now))
+        return taken
+
+    def parts(self) -> list[Part]:
+        """What is held now; not copies: hold `lock` while you read them."""
+        self._fold_all(None)
+        return [part for parts in self._windows.values() for part in parts.values()]
+
+    def _fold_all(self, now: float | None) -> None:
+        for live in [*self._lives.values(), *self._others.values()]:
+            if live._values or live._failed:
+                self._fold(live)
+            if now is not None and live.start > now + 2 * BASE_SECONDS:
+                live._end = 0.0
+
+
+class _Nowhere(Live):
+    """The handle of a series whose name cannot be used: all it does is count what is rejected."""
+
+    __slots__ = ()
+
+    def add(self, ms: float, *, error: bool = False, rows: int = 0) -> None:
+        self._windows._reject()
+
+    def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
+        self._windows._reject()
+        return False
 
 
 def window_start(at: float, seconds: int = BASE_SECONDS) -> int:
@@ -133,27 +350,13 @@ def window_start(at: float, seconds: int = BASE_SECONDS) -> int:
     return int(at // seconds) * seconds
 
 
-def series_name(name: str, labels: Mapping[str, object] | None = None) -> str:
-    """One name for a name and its labels, sorted: `checkout{region="eu"}`. SQL's series_name agrees."""
-    if not labels:
-        return name
-    inner = ",".join(f'{key}="{_label(value)}"' for key, value in sorted(labels.items()))
-    return f"{name}{{{inner}}}"
-
-
-def _label(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return msgspec.json.encode(value).decode()
-
-
-def roll_up(parts: list[Part], seconds: int) -> list[Part]:
+def roll_up(parts: Iterable[Part], seconds: int) -> list[Part]:
     """Merge parts into windows of `seconds`, one part for each series and window."""
     merged: dict[tuple[str, int], Part] = {}
     for part in parts:
         start = window_start(part.start, seconds)
-        into = merged.get((part.series, start))
+        into = merged.get((part.series.text, start))
         if into is None:
-            into = merged[part.series, start] = Part(part.series, start, Digest())
+            into = merged[part.series.text, start] = Part(part.series, start, Digest())
         into.merge(part)
     return list(merged.values())

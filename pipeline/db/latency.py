@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pipeline.core.digest import Digest
-from pipeline.core.window import KEEP_SECONDS, LEVELS, Part, roll_up
+from pipeline.core.window import KEEP_SECONDS, LEVELS, Part, Series, roll_up
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 
@@ -100,7 +100,7 @@ class LatencyStore:
                 seconds,
                 self._writer,
                 [number for number, _ in numbered],
-                [part.series for part in parts],
+                [part.series.text for part in parts],
                 [float(part.start) for part in parts],
                 [part.digest.total for part in parts],
                 [part.digest.low for part in parts],
@@ -116,4 +116,6 @@ class LatencyStore:
 
 def _part(row: Record) -> Part:
     digest = Digest.restore(row["means"], row["weights"], total=row["sum"], low=row["low"], high=row["high"])
-    return Part(row["series"], int(row["start"]), digest, row["errors"], row["over_count"])
+    return Part(
+        Series(row["series"], "", row["series"]), int(row["start"]), digest, row["errors"], row["over_count"]
+    )

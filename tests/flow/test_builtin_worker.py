@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from handlers.builtin import CLEANUP, EXPORT, add_builtin
-from pipeline.config import Jobs
+from pipeline.config_sections import Jobs
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore
 from pipeline.registry import Registry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import asyncpg
@@ -87,7 +88,7 @@ async def test_the_status_covers_what_other_processes_wrote_and_what_is_still_in
     db: Database, sql: asyncpg.Connection
 ) -> None:
     other = LatencyRecorder(LatencyStore(db))
-    here = LatencyRecorder(LatencyStore(db), windows=Windows(slow_ms=5))
+    here = LatencyRecorder(LatencyStore(db), windows=Windows(time.time, slow_ms=5))
     for ms in (1.0, 2.0):
         other.record("a", ms)
     await other.flush(everything=True)

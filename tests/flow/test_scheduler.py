@@ -13,7 +13,8 @@ import pytest
 
 from handlers.schedule import Scheduler
 from pipeline.app.daemon import Daemon
-from pipeline.config import Config, Http
+from pipeline.config import Config
+from pipeline.config_sections import Http
 from pipeline.core.job import Job
 from pipeline.db.connection import Database
 from pipeline.db.schedules import ScheduleStore

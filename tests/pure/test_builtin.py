@@ -9,7 +9,8 @@ import pytest
 import pipeline
 from handlers.builtin import add_builtin
 from pipeline.app.daemon import Daemon
-from pipeline.config import Config, Jobs
+from pipeline.config import Config
+from pipeline.config_sections import Jobs
 from pipeline.core.export import Export
 from pipeline.db.connection import Database
 from pipeline.errors import TaskError

@@ -1,96 +1,245 @@
-"""Windows of timings in memory: which window, what is rejected, the bound on series."""
+"""Windows of timings in memory: which window, what is rejected, every bound, and that threads lose nothing."""
 
 from __future__ import annotations
 
 import math
+import threading
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from pipeline.core.window import OTHER, Part, Windows, roll_up, series_name, window_start
+from pipeline.core.window import BATCH, MAX_MS, OTHER, Part, Windows, roll_up, series_name, window_start
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def windows_at(now: float = 100.0, **options: Any) -> tuple[Windows, Clock]:
+    clock = Clock(now)
+    return Windows(clock, **options), clock
 
 
 def counts(parts: list[Part]) -> dict[tuple[str, int], int]:
-    return {(part.series, part.start): part.digest.count for part in parts}
+    return {(part.series.text, part.start): part.digest.count for part in parts}
 
 
 def test_a_window_is_taken_once_it_has_closed_and_only_once() -> None:
-    windows = Windows()
-    windows.add("a", 1, at=100, now=100)
-    windows.add("a", 2, at=104.9, now=104.9)
-    windows.add("a", 3, at=105, now=105)
+    windows, clock = windows_at(100)
+    live = windows.series("a")
+    for clock.now in (100, 104.9, 105):
+        live.add(1)
     assert windows.take(104.99) == []
     assert counts(windows.take(105)) == {("a", 100): 2}
     assert windows.take(105) == []
     assert counts(windows.take(None)) == {("a", 105): 1}
 
 
-def test_late_data_goes_to_its_own_window() -> None:
-    windows = Windows()
-    windows.add("a", 1, at=100, now=100)
+def test_late_data_goes_to_its_own_window_and_is_counted_as_late() -> None:
+    windows, clock = windows_at(100)
+    live = windows.series("a")
+    live.add(1)
+    clock.now = 200
     windows.take(200)
-    windows.add("a", 2, at=101, now=200)
-    assert counts(windows.take(200)) == {("a", 100): 1}
+    live.add(3)
+    assert live.add_at(2, 101)
+    assert counts(windows.take(None)) == {("a", 100): 1, ("a", 200): 1}
+    assert windows.late_total == 1
 
 
 def test_a_clock_that_runs_ahead_opens_no_window_of_the_far_future() -> None:
-    windows = Windows()
-    windows.add("a", 1, at=1e9, now=100)
+    windows, _clock = windows_at(100)
+    windows.series("a").add_at(1, 3_700)
     assert counts(windows.take(None)) == {("a", 105): 1}
+    assert windows.ahead_total == 1
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.001])
-def test_a_value_that_is_no_duration_is_counted_as_rejected_and_never_stored(bad: float) -> None:
-    windows = Windows()
-    assert not windows.add("a", bad, at=100, now=100)
-    assert (windows.rejected_total, windows.added_total, windows.take(None)) == (1, 0, [])
+def test_windows_follow_the_clock_of_the_database() -> None:
+    windows, _clock = windows_at(100)
+    windows.ahead = 1_000.0
+    live = windows.series("a")
+    live.add(1)
+    live.add_at(1, 1_100)
+    assert counts(windows.take(None)) == {("a", 1_100): 2}
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201])
-def test_a_name_that_cannot_be_used_is_rejected(name: str) -> None:
-    assert not Windows().add(name, 1, at=1, now=1)
+def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
+    windows, clock = windows_at(3_700)
+    live = windows.series("a")
+    live.add(1)
+    clock.now = 100
+    assert counts(windows.take(100)) == {("a", 3_700): 1}
+    live.add(1)
+    assert counts(windows.take(105)) == {("a", 100): 1}
 
 
-def test_errors_and_slow_ones_are_counted_beside_the_digest() -> None:
-    windows = Windows(slow_ms=10)
-    windows.add("a", 10, at=1, now=1)
-    windows.add("a", 11, at=1, now=1, error=True)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.001, 1e308, 10**400, "7", None, 1j, object()])
+def test_what_is_no_duration_is_counted_as_rejected_and_never_stored(bad: Any) -> None:
+    windows, _clock = windows_at()
+    live = windows.series("a")
+    live.add(bad)
+    assert not live.add_at(bad, 100)
+    assert (windows.rejected_total, windows.added_total, windows.take(None)) == (2, 0, [])
+
+
+def test_the_longest_durations_leave_a_sum_that_can_be_used() -> None:
+    windows, _clock = windows_at()
+    live = windows.series("a")
+    for ms in (MAX_MS, Decimal("1.5"), True, 0):
+        live.add(ms)  # type: ignore[arg-type]  # whatever can be a float
     [part] = windows.take(None)
-    assert (part.digest.count, part.errors, part.over, part.digest.total) == (2, 1, 1, 21)
+    assert (part.digest.count, part.digest.total, part.digest.low) == (4, MAX_MS + 2.5, 0)
+
+
+@pytest.mark.parametrize("at", [math.nan, math.inf, -math.inf, "noon"])
+def test_a_time_that_is_none_is_rejected(at: Any) -> None:
+    windows, _clock = windows_at()
+    assert not windows.series("a").add_at(1, at)
+    assert windows.rejected_total == 1
+
+
+def test_what_is_older_than_the_minutes_that_are_kept_is_rejected() -> None:
+    windows, _clock = windows_at(1_000_000)
+    live = windows.series("a")
+    assert (live.add_at(1, 1_000_000 - 47 * 3_600), live.add_at(1, 1_000_000 - 49 * 3_600)) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["", None, 7])
+def test_a_name_that_cannot_be_used_is_rejected(name: Any) -> None:
+    windows, _clock = windows_at()
+    windows.series(name).add(1)
+    assert not windows.series(name, {"a": 1}).add_at(1, 100)
+    assert (windows.rejected_total, windows.live_series()) == (2, 0)
+
+
+def test_long_names_and_labels_are_cut_and_stay_apart() -> None:
+    windows, _clock = windows_at()
+    for end in "ab":
+        live = windows.series("x" * 300 + end, {"sql": "y" * 5_000 + end, **{f"k{i:02}": i for i in range(20)}})
+        assert live is windows.series(
+            "x" * 300 + end, {"sql": "y" * 5_000 + end, **{f"k{i:02}": i for i in range(20)}}
+        )
+        live.add(1)
+    names = {part.series.name for part in windows.take(None)}
+    assert {len(name) for name in names} == {200}
+    assert len(names) == 2
+    assert windows.cut_total > 0
+
+
+def test_what_would_make_the_name_of_a_series_ambiguous_is_replaced() -> None:
+    windows, _clock = windows_at()
+    assert windows.series('a{b="c"}\n', {"k": 'say "x"'}).series.text == 'a_b=_c___{k="say _x_"}'
+
+
+def test_errors_slow_ones_and_rows_are_counted_beside_the_digest() -> None:
+    windows, _clock = windows_at(slow_ms=10)
+    live = windows.series("a")
+    live.add(10, rows=3)
+    live.add(11, error=True)
+    live.add_at(12, 100, error=True, rows=4)
+    [part] = windows.take(None)
+    assert (part.digest.count, part.errors, part.over, part.rows, part.digest.total) == (3, 2, 2, 7, 33)
+
+
+def test_a_buffer_that_is_full_goes_to_the_digest_by_itself() -> None:
+    windows, _clock = windows_at()
+    live = windows.series("a")
+    for i in range(BATCH * 2 + 1):
+        live.add(i)
+    assert windows.added_total == BATCH * 2
+    [part] = windows.take(None)
+    assert (part.digest.count, part.digest.high) == (BATCH * 2 + 1, BATCH * 2)
+
+
+def test_four_threads_lose_no_timing_while_windows_turn_and_are_taken() -> None:
+    windows, clock = windows_at()
+    each, begun, taken = 60_000, threading.Barrier(5), 0
+
+    def work() -> None:
+        begun.wait()
+        for i in range(each):
+            windows.series("a").add(1, error=i % 3 == 0, rows=2)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    parts = []
+    while any(thread.is_alive() for thread in threads):
+        clock.now += 1.0
+        parts += windows.take(clock.now)
+        taken += 1
+    parts += windows.take(None)
+    assert sum(part.digest.count for part in parts) == 4 * each == windows.added_total
+    assert sum(part.digest.total for part in parts) == 4 * each
+    assert sum(part.errors for part in parts) == 4 * each // 3
+    assert sum(part.rows for part in parts) == 8 * each
+    assert taken > 10
 
 
 def test_series_beyond_the_bound_go_to_other_and_say_so() -> None:
-    windows = Windows(max_series=2)
+    windows, _clock = windows_at(max_series=2)
     for name in ("a", "b", "c", "d", "a"):
-        windows.add(name, 1, at=1, now=1)
-    assert counts(windows.take(None)) == {("a", 0): 2, ("b", 0): 1, (OTHER, 0): 2}
-    assert (windows.overflowed_total, windows.live_series()) == (2, 2)
+        windows.series(name).add(1)
+    windows.series("a", {"user": 7}).add_at(1, 100)
+    assert counts(windows.take(None)) == {
+        ("a", 100): 2, ("b", 100): 1, (OTHER, 100): 2, ('a{other="true"}', 100): 1,
+    }  # fmt: skip
+    assert (windows.overflowed_total, windows.live_series()) == (3, 2)
 
 
-def test_a_series_that_fell_silent_makes_room() -> None:
-    windows = Windows(max_series=2, forget_seconds=60)
-    windows.add("a", 1, at=0, now=0)
-    windows.add("b", 1, at=50, now=50)
-    windows.add("c", 1, at=100, now=100)
-    assert {series for series, _ in counts(windows.take(None))} == {"a", "b", "c"}
-    assert windows.live_series() == 2
+def test_many_names_take_no_more_memory_than_the_bound() -> None:
+    windows, _clock = windows_at(max_series=10, max_parts=50)
+    for i in range(5_000):
+        windows.series(f"n{i}", {"user": i}).add(1)
+        windows.series("n1", {"user": i}).add(1)
+    assert windows.live_series() == 10
+    assert len(windows.parts()) <= 20
+    assert sum(part.digest.count for part in windows.take(None)) == 10_000
 
 
-def test_parts_that_could_not_be_written_come_back() -> None:
-    windows = Windows()
-    windows.add("a", 1, at=1, now=1)
-    taken = windows.take(None)
-    windows.add("a", 2, at=2, now=2)
-    windows.restore(taken)
-    assert counts(windows.take(None)) == {("a", 0): 2}
+def test_a_series_that_fell_silent_makes_room_and_its_handle_stays_good() -> None:
+    windows, clock = windows_at(0, max_series=2, forget_seconds=60)
+    first = windows.series("a")
+    first.add(1)
+    clock.now = 50
+    windows.series("b").add(1)
+    clock.now = 100
+    windows.series("c").add(1)
+    assert counts(windows.take(None)) == {("a", 0): 1, ("b", 50): 1, ("c", 100): 1}
+    first.add(1)  # there is no room for it now
+    clock.now = 300
+    first.add(1)
+    assert counts(windows.take(None)) == {("other", 100): 1, ("a", 300): 1}
+    assert windows.series("a") is first
+
+
+def test_without_anybody_who_takes_them_the_oldest_windows_are_dropped_and_counted() -> None:
+    windows, clock = windows_at(0, max_parts=20)
+    for clock.now in range(0, 500, 5):
+        windows.series("a").add(1)
+    parts = windows.take(None)
+    assert 10 <= len(parts) <= 20
+    assert max(part.start for part in parts) == 495
+    assert min(part.start for part in parts) == 500 - 5 * len(parts)
+    assert windows.dropped_total == 100 - len(parts)
 
 
 def test_rolling_up_keeps_counts_exactly() -> None:
-    windows = Windows(slow_ms=50)
+    windows, _clock = windows_at(600, slow_ms=50)
+    live = windows.series("a")
     for at in range(600):
-        windows.add("a", at % 100, at=at, now=at, error=at % 7 == 0)
+        live.add_at(at % 100, at, error=at % 7 == 0, rows=1)
     [first, second] = sorted(roll_up(windows.take(None), 300), key=lambda part: part.start)
     assert (first.start, second.start) == (0, 300)
-    assert first.digest.count + second.digest.count == 600
+    assert first.digest.count + second.digest.count == 600 == first.rows + second.rows
     assert first.errors + second.errors == sum(at % 7 == 0 for at in range(600))
     assert first.over + second.over == sum(at % 100 > 50 for at in range(600))
 

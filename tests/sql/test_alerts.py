@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.alert_rule import Judged
 from pipeline.core.digest import Digest
-from pipeline.core.window import Part
+from pipeline.core.window import Part, Series
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
@@ -30,7 +30,9 @@ async def set_rule(sql: asyncpg.Connection, name: str = "slow", **fields: Any) -
 async def write(dsn: str, start: int, ms: float, *, series: str = "orders.insert", count: int = 10) -> None:
     async with Database(dsn) as db:
         store = LatencyStore(db)
-        await store.flush(store.number([Part(series, start, Digest([ms] * count), errors=count // 2)]))
+        await store.flush(
+            store.number([Part(Series(series, "span", series), start, Digest([ms] * count), errors=count // 2)])
+        )
 
 
 async def judge_all(dsn: str) -> list[Judged]:

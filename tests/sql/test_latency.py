@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from pipeline.core.digest import Digest, quantiles
-from pipeline.core.window import Part, Windows, series_name
+from pipeline.core.window import Part, Series, Windows, series_name
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
 from tests.pure.test_digest import QS, SHAPES, day
@@ -20,7 +20,7 @@ NOON = 1_800_000_000  # a multiple of 86,400 s plus 28,800 s
 
 
 def part(series: str, start: int, values: list[float], *, errors: int = 0, over: int = 0) -> Part:
-    return Part(series, start, Digest(values), errors, over)
+    return Part(Series(series, "span", series), start, Digest(values), errors, over)
 
 
 async def write(store: LatencyStore, parts: list[Part], seconds: int = 5) -> None:
@@ -34,7 +34,7 @@ async def test_percentiles_of_a_stored_day_are_within_one_percent_of_percentile_
     values, minutes = day(shape)
     store = LatencyStore(db)
     start = NOON - 86_400
-    parts = [Part("s", start + 60 * i, digest) for i, digest in enumerate(minutes)]
+    parts = [Part(Series("s", "span", "s"), start + 60 * i, digest) for i, digest in enumerate(minutes)]
     await write(store, parts, seconds=60)
     await stand_at(sql, NOON)
     true = await sql.fetchval(
@@ -224,8 +224,8 @@ async def test_labels_make_the_same_name_in_sql_and_in_python(sql: asyncpg.Conne
 
 
 async def test_windows_of_many_series_are_written_in_one_statement(db: Database, sql: asyncpg.Connection) -> None:
-    windows = Windows()
+    windows = Windows(lambda: NOON + 15)
     for i in range(3_000):
-        windows.add(f"series{i % 1_000}", i % 7, at=NOON + i % 15, now=NOON + 15)
+        windows.series(f"series{i % 1_000}").add_at(i % 7, NOON + i % 15)
     await write(LatencyStore(db), windows.take(None))
     assert await sql.fetchval("select sum(count) from pipeline.latency_window") == 3_000

@@ -1,0 +1,65 @@
+"""What a timing belongs to: a series, its name, its labels, and the one text for both.
+
+Owns: how names and labels are written, and what is done to those that are too long or ambiguous. Knows nothing
+of timings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import msgspec
+
+MAX_NAME = 200  # characters of a name, and of a label's value
+MAX_LABELS = 10
+_UNUSABLE = re.compile(r'[{}"\x00-\x1f\x7f]')  # what would make the text of a series ambiguous
+
+
+class Series(msgspec.Struct, frozen=True):
+    """What a timing belongs to. text: name and labels as one; no two series have the same.
+
+    source: what told it: table, query, transaction, span, sql, http, job or pool. labels: sorted by key.
+    """
+
+    text: str
+    source: str
+    name: str
+    labels: dict[str, str] = {}
+
+
+def series_name(name: str, labels: Mapping[str, object] | None = None) -> str:
+    """One name for a name and its labels, sorted: `checkout{region="eu"}`. SQL's series_name agrees."""
+    if not labels:
+        return name
+    inner = ",".join(f'{key}="{_label(value)}"' for key, value in sorted(labels.items()))
+    return f"{name}{{{inner}}}"
+
+
+def usable(name: str, labels: Mapping[str, object] | None, source: str) -> tuple[Series, int]:
+    """A series as it can be stored, and how many of its texts had to be cut or left out.
+
+    Braces, quotes and control characters become `_`, since the text of the series would be ambiguous. What is
+    longer than MAX_NAME gets a hash for its end, so that two long ones stay apart.
+    """
+    pairs = sorted((str(key), _label(value)) for key, value in (labels or {}).items() if str(key))
+    kept = pairs[:MAX_LABELS]
+    texts = [name, *(text for pair in kept for text in pair)]
+    short = [_short(text) for text in texts]
+    cut = sum(len(text) > MAX_NAME for text in texts) + len(pairs) - len(kept)
+    found = dict(zip(short[1::2], short[2::2], strict=True))
+    return Series(series_name(short[0], found), source, short[0], found), cut
+
+
+def _label(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return msgspec.json.encode(value).decode()
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_NAME:
+        mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        text = f"{text[: MAX_NAME - 17]}~{mark}"
+    return _UNUSABLE.sub("_", text)
