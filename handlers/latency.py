@@ -22,7 +22,7 @@ from pipeline.core.digest import Digest
 from pipeline.core.events import OP_NAMES, Event
 from pipeline.core.status import Quantiles, SeriesStatus
 from pipeline.core.window import Part, Windows
-from pipeline.db.latency import LatencyStore
+from pipeline.db.latency import Batch, LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
@@ -33,7 +33,6 @@ PRUNE_SECONDS = 300.0
 STATUS_SECONDS = 5.0
 STATUS_WINDOW_SECONDS = 300.0
 STATUS_SERIES = 100  # the busiest; the status is for people, the full list is pipeline.latency()
-FLUSH_PARTS = 5_000  # parts in one statement: at most 16 MB
 MAX_PENDING = 60_000  # parts; about 200 MB at the very worst, far less with usual traffic
 
 log = structlog.get_logger("pgreflex.latency")
@@ -70,7 +69,7 @@ class LatencyRecorder:
         self.windows = windows or Windows(clock)
         self.dropped_total = 0
         self.unreadable_total = 0
-        self._pending: list[tuple[int, Part]] = []
+        self._pending: list[Batch] = []
         self._status: tuple[SeriesStatus, ...] = ()
         self._problem = ""
         self._stopping = asyncio.Event()
@@ -111,13 +110,13 @@ class LatencyRecorder:
     async def flush(self, *, everything: bool = False) -> None:
         """Write the windows that have closed; `everything`: the open ones too. Raises our database errors."""
         async with self._flushing:
-            taken = self._store.number(self.windows.take(None if everything else self._now()))
-            room = MAX_PENDING - len(self._pending)
-            self.dropped_total += sum(part.digest.count for _, part in taken[room:])
-            self._pending += taken[:room]
+            taken = self.windows.take(None if everything else self._now())
+            room = max(MAX_PENDING - sum(len(batch.parts) for batch in self._pending), 0)
+            self.dropped_total += sum(part.digest.count for part in taken[room:])
+            self._pending += self._store.number(taken[:room])
             while self._pending:
-                await self._store.flush(self._pending[:FLUSH_PARTS])
-                del self._pending[:FLUSH_PARTS]
+                await self._store.flush(self._pending[:1])
+                del self._pending[:1]
 
     async def quantiles(self, window_seconds: float) -> dict[str, SeriesStatus]:
         """Every series over the last `window_seconds` (at most 900), from the database and this memory."""
@@ -126,7 +125,7 @@ class LatencyRecorder:
         async with self._flushing:  # or a part that is just being written would count twice
             written = await self._store.recent(window_seconds)
             with self.windows.lock:
-                unwritten = [part for _, part in self._pending] + self.windows.parts()
+                unwritten = [part for batch in self._pending for part in batch.parts] + self.windows.parts()
                 for part in written + [part for part in unwritten if part.start > since]:
                     _merge(merged, part)
         return {name: _status(part, window_seconds) for name, part in merged.items()}

@@ -5,6 +5,18 @@ CREATE SCHEMA pipeline;
 
 COMMENT ON SCHEMA pipeline IS 'pgreflex: events, cache invalidation, percentiles, alerts and jobs';
 
+CREATE TYPE pipeline.timing_digest AS (
+	series integer,
+	count bigint,
+	sum double precision,
+	low double precision,
+	high double precision,
+	errors bigint,
+	over_count bigint,
+	row_count bigint,
+	centroids smallint[]
+);
+
 CREATE FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1988,12 +2000,16 @@ CREATE FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from t
 begin
     return query
     with part as materialized (
-        select w.series, w.count, w.sum, w.low, w.high, w.errors, w.over_count, w.means, w.weights
-        from pipeline.latency_window as w
-        where (w.series = p_series or (p_like and w.series like p_series))
-          and w.start >= date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch')
-          and w.start < p_to
-          and (w.seconds = p_level or (w.seconds < p_level and not w.rolled))
+        select s.series, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.means, p.weights
+        from pipeline.timing_parts(
+            (
+                select array_agg(k.id)
+                from pipeline.timing_series as k
+                where k.series = p_series or (p_like and k.series like p_series)
+            ),
+            p_from, p_to, p_level
+        ) as p
+        join pipeline.timing_series as s on s.id = p.series
     ),
     total as (
         select p.series, sum(p.count)::bigint as count, sum(p.sum) as sum, min(p.low) as low, max(p.high) as high,
@@ -3668,6 +3684,59 @@ CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column 
     from (select format('%s.%I', p_alias, p_column)) e(x)
 $_$;
 
+CREATE FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) RETURNS TABLE(series integer, start timestamp with time zone, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, means double precision[], weights double precision[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_from timestamptz := case
+        when isfinite(p_from) then date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch') else p_from
+    end;
+begin
+    return query
+    with part as (
+        select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+        from pipeline.timing_part as p
+        where p.seconds = p_level and p.series = any(p_ids) and p.start >= v_from and p.start < p_to
+        union all
+        select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+        from pipeline.timing_roll as r
+        join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
+        where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
+        union all
+        select d.series, b.start, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count, d.centroids
+        from pipeline.timing_batch as b
+        cross join unnest(b.digests) as d
+        where (p_level = 5 or not b.rolled) and b.start >= v_from and b.start < p_to
+          and b.series && p_ids and d.series = any(p_ids)
+    )
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, c.means, c.weights
+    from part as p
+    cross join lateral (
+        select
+            array_agg(
+                least(
+                    greatest(
+                        case
+                            when u.mean = -32768 then 0
+                            else (1024 + ((u.mean + 32768) & 1023)) * power(2::float8, ((u.mean + 32768) >> 10) - 32)
+                        end,
+                        p.low
+                    ),
+                    p.high
+                )
+            ) as means,
+            array_agg(case when u.weight is null then 1 when u.weight < 0 then u.weight * -32768::float8 else u.weight end)
+                as weights
+        from unnest(
+            p.centroids[2 : 1 + (cardinality(p.centroids) - 1) / (1 + p.centroids[1])],
+            p.centroids[2 + (cardinality(p.centroids) - 1) / (1 + p.centroids[1]) :]
+        ) as u (mean, weight)
+    ) as c;
+end
+$$;
+
 CREATE FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) RETURNS TABLE(suffix text, definition text, mode text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4455,124 +4524,6 @@ COMMENT ON COLUMN pipeline.lane_state.settling IS 'Becomes settled once every tr
 
 COMMENT ON COLUMN pipeline.lane_state.oldest_lease IS 'No lease of this lane with a lower id is left.';
 
-CREATE TABLE pipeline.latency_window (
-    seconds integer NOT NULL,
-    series text NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone NOT NULL,
-    writer text NOT NULL,
-    part bigint NOT NULL,
-    rolled boolean DEFAULT false NOT NULL,
-    count bigint NOT NULL,
-    sum double precision NOT NULL,
-    low double precision NOT NULL,
-    high double precision NOT NULL,
-    errors bigint NOT NULL,
-    over_count bigint NOT NULL,
-    means double precision[] NOT NULL,
-    weights double precision[] NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-)
-PARTITION BY LIST (seconds);
-
-COMMENT ON TABLE pipeline.latency_window IS 'Timings in milliseconds: one t-digest for each series, window and writer.';
-
-COMMENT ON COLUMN pipeline.latency_window.part IS 'The writer''s own number of this part: writing it again changes nothing.';
-
-COMMENT ON COLUMN pipeline.latency_window.rolled IS 'Whether the next coarser level contains this part.';
-
-COMMENT ON COLUMN pipeline.latency_window.over_count IS 'How many were above the writer''s threshold for slow.';
-
-CREATE TABLE pipeline.latency_1h (
-    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
-    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
-    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
-    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
-    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
-    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
-    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
-    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
-    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
-    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
-    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
-    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
-    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-);
-
-CREATE TABLE pipeline.latency_1m (
-    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
-    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
-    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
-    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
-    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
-    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
-    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
-    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
-    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
-    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
-    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
-    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
-    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-);
-
-CREATE TABLE pipeline.latency_24h (
-    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
-    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
-    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
-    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
-    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
-    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
-    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
-    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
-    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
-    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
-    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
-    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
-    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-);
-
-CREATE TABLE pipeline.latency_5m (
-    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
-    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
-    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
-    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
-    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
-    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
-    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
-    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
-    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
-    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
-    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
-    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
-    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-);
-
-CREATE TABLE pipeline.latency_5s (
-    seconds integer CONSTRAINT latency_window_seconds_not_null NOT NULL,
-    series text CONSTRAINT latency_window_series_not_null NOT NULL COLLATE pg_catalog."C",
-    start timestamp with time zone CONSTRAINT latency_window_start_not_null NOT NULL,
-    writer text CONSTRAINT latency_window_writer_not_null NOT NULL,
-    part bigint CONSTRAINT latency_window_part_not_null NOT NULL,
-    rolled boolean DEFAULT false CONSTRAINT latency_window_rolled_not_null NOT NULL,
-    count bigint CONSTRAINT latency_window_count_not_null NOT NULL,
-    sum double precision CONSTRAINT latency_window_sum_not_null NOT NULL,
-    low double precision CONSTRAINT latency_window_low_not_null NOT NULL,
-    high double precision CONSTRAINT latency_window_high_not_null NOT NULL,
-    errors bigint CONSTRAINT latency_window_errors_not_null NOT NULL,
-    over_count bigint CONSTRAINT latency_window_over_count_not_null NOT NULL,
-    means double precision[] CONSTRAINT latency_window_means_not_null NOT NULL,
-    weights double precision[] CONSTRAINT latency_window_weights_not_null NOT NULL,
-    CONSTRAINT latency_window_count_check CHECK ((count > 0))
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-
 CREATE UNLOGGED TABLE pipeline.leader (
     one boolean DEFAULT true NOT NULL,
     generation bigint NOT NULL,
@@ -4889,6 +4840,151 @@ CREATE SEQUENCE pipeline.term
     NO MAXVALUE
     CACHE 1;
 
+CREATE TABLE pipeline.timing_part (
+    seconds integer NOT NULL,
+    series integer NOT NULL,
+    start timestamp with time zone NOT NULL,
+    count bigint NOT NULL,
+    sum double precision NOT NULL,
+    low double precision NOT NULL,
+    high double precision NOT NULL,
+    errors bigint NOT NULL,
+    over_count bigint NOT NULL,
+    row_count bigint NOT NULL,
+    part smallint NOT NULL,
+    centroids smallint[] NOT NULL,
+    CONSTRAINT timing_part_count_check CHECK ((count > 0))
+)
+PARTITION BY LIST (seconds);
+
+COMMENT ON TABLE pipeline.timing_part IS 'Timings in milliseconds: a t-digest of one series in one window; part names the roll.';
+
+COMMENT ON COLUMN pipeline.timing_part.over_count IS 'How many were above the writer''s threshold for slow.';
+
+COMMENT ON COLUMN pipeline.timing_part.row_count IS 'How many rows the queries returned or changed.';
+
+COMMENT ON COLUMN pipeline.timing_part.centroids IS 'Packed by pipeline/core/centroids.py, unpacked by pipeline.timing_parts.';
+
+CREATE TABLE pipeline.timing_1h (
+    seconds integer CONSTRAINT timing_part_seconds_not_null NOT NULL,
+    series integer CONSTRAINT timing_part_series_not_null NOT NULL,
+    start timestamp with time zone CONSTRAINT timing_part_start_not_null NOT NULL,
+    count bigint CONSTRAINT timing_part_count_not_null NOT NULL,
+    sum double precision CONSTRAINT timing_part_sum_not_null NOT NULL,
+    low double precision CONSTRAINT timing_part_low_not_null NOT NULL,
+    high double precision CONSTRAINT timing_part_high_not_null NOT NULL,
+    errors bigint CONSTRAINT timing_part_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT timing_part_over_count_not_null NOT NULL,
+    row_count bigint CONSTRAINT timing_part_row_count_not_null NOT NULL,
+    part smallint CONSTRAINT timing_part_part_not_null NOT NULL,
+    centroids smallint[] CONSTRAINT timing_part_centroids_not_null NOT NULL,
+    CONSTRAINT timing_part_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.timing_1m (
+    seconds integer CONSTRAINT timing_part_seconds_not_null NOT NULL,
+    series integer CONSTRAINT timing_part_series_not_null NOT NULL,
+    start timestamp with time zone CONSTRAINT timing_part_start_not_null NOT NULL,
+    count bigint CONSTRAINT timing_part_count_not_null NOT NULL,
+    sum double precision CONSTRAINT timing_part_sum_not_null NOT NULL,
+    low double precision CONSTRAINT timing_part_low_not_null NOT NULL,
+    high double precision CONSTRAINT timing_part_high_not_null NOT NULL,
+    errors bigint CONSTRAINT timing_part_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT timing_part_over_count_not_null NOT NULL,
+    row_count bigint CONSTRAINT timing_part_row_count_not_null NOT NULL,
+    part smallint CONSTRAINT timing_part_part_not_null NOT NULL,
+    centroids smallint[] CONSTRAINT timing_part_centroids_not_null NOT NULL,
+    CONSTRAINT timing_part_count_check CHECK ((count > 0))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000');
+
+CREATE TABLE pipeline.timing_24h (
+    seconds integer CONSTRAINT timing_part_seconds_not_null NOT NULL,
+    series integer CONSTRAINT timing_part_series_not_null NOT NULL,
+    start timestamp with time zone CONSTRAINT timing_part_start_not_null NOT NULL,
+    count bigint CONSTRAINT timing_part_count_not_null NOT NULL,
+    sum double precision CONSTRAINT timing_part_sum_not_null NOT NULL,
+    low double precision CONSTRAINT timing_part_low_not_null NOT NULL,
+    high double precision CONSTRAINT timing_part_high_not_null NOT NULL,
+    errors bigint CONSTRAINT timing_part_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT timing_part_over_count_not_null NOT NULL,
+    row_count bigint CONSTRAINT timing_part_row_count_not_null NOT NULL,
+    part smallint CONSTRAINT timing_part_part_not_null NOT NULL,
+    centroids smallint[] CONSTRAINT timing_part_centroids_not_null NOT NULL,
+    CONSTRAINT timing_part_count_check CHECK ((count > 0))
+);
+
+CREATE TABLE pipeline.timing_5m (
+    seconds integer CONSTRAINT timing_part_seconds_not_null NOT NULL,
+    series integer CONSTRAINT timing_part_series_not_null NOT NULL,
+    start timestamp with time zone CONSTRAINT timing_part_start_not_null NOT NULL,
+    count bigint CONSTRAINT timing_part_count_not_null NOT NULL,
+    sum double precision CONSTRAINT timing_part_sum_not_null NOT NULL,
+    low double precision CONSTRAINT timing_part_low_not_null NOT NULL,
+    high double precision CONSTRAINT timing_part_high_not_null NOT NULL,
+    errors bigint CONSTRAINT timing_part_errors_not_null NOT NULL,
+    over_count bigint CONSTRAINT timing_part_over_count_not_null NOT NULL,
+    row_count bigint CONSTRAINT timing_part_row_count_not_null NOT NULL,
+    part smallint CONSTRAINT timing_part_part_not_null NOT NULL,
+    centroids smallint[] CONSTRAINT timing_part_centroids_not_null NOT NULL,
+    CONSTRAINT timing_part_count_check CHECK ((count > 0))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000');
+
+CREATE TABLE pipeline.timing_batch (
+    writer uuid NOT NULL,
+    number bigint NOT NULL,
+    start timestamp with time zone NOT NULL,
+    written_at timestamp with time zone NOT NULL,
+    rolled boolean DEFAULT false NOT NULL,
+    series integer[] NOT NULL,
+    digests pipeline.timing_digest[] NOT NULL
+);
+ALTER TABLE ONLY pipeline.timing_batch ALTER COLUMN series SET STORAGE EXTERNAL;
+ALTER TABLE ONLY pipeline.timing_batch ALTER COLUMN digests SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE pipeline.timing_batch IS 'What one process saw in one window of five seconds.';
+
+COMMENT ON COLUMN pipeline.timing_batch.number IS 'The writer''s own number of this batch: writing it again changes nothing.';
+
+COMMENT ON COLUMN pipeline.timing_batch.series IS 'The series of the digests, in the same order.';
+
+CREATE TABLE pipeline.timing_roll (
+    seconds integer NOT NULL,
+    start timestamp with time zone NOT NULL,
+    part smallint NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    rolled boolean DEFAULT false NOT NULL
+);
+
+COMMENT ON TABLE pipeline.timing_roll IS 'One window of one level, rolled up; once more for what came late.';
+
+CREATE TABLE pipeline.timing_series (
+    id integer NOT NULL,
+    series text NOT NULL COLLATE pg_catalog."C",
+    source text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    labels jsonb NOT NULL,
+    first_at timestamp with time zone NOT NULL,
+    last_at timestamp with time zone NOT NULL,
+    CONSTRAINT timing_series_labels_check CHECK ((jsonb_typeof(labels) = 'object'::text))
+);
+
+COMMENT ON TABLE pipeline.timing_series IS 'What is timed: a source, a name and labels.';
+
+COMMENT ON COLUMN pipeline.timing_series.series IS 'name{key="value"}, labels sorted; the name alone where there are none.';
+
+COMMENT ON COLUMN pipeline.timing_series.last_at IS 'When it was last written to, up to an hour behind.';
+
+ALTER TABLE pipeline.timing_series ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.timing_series_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE pipeline.watch ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pipeline.watch_id_seq
     START WITH 1
@@ -4970,15 +5066,13 @@ ALTER TABLE ONLY pipeline.job_archive ATTACH PARTITION pipeline.job_archive_defa
 
 ALTER TABLE ONLY pipeline.job_log ATTACH PARTITION pipeline.job_log_default DEFAULT;
 
-ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1h FOR VALUES IN (3600);
+ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_1h FOR VALUES IN (3600);
 
-ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_1m FOR VALUES IN (60);
+ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_1m FOR VALUES IN (60);
 
-ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_24h FOR VALUES IN (86400);
+ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_24h FOR VALUES IN (86400);
 
-ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_5m FOR VALUES IN (300);
-
-ALTER TABLE ONLY pipeline.latency_window ATTACH PARTITION pipeline.latency_5s FOR VALUES IN (5);
+ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_5m FOR VALUES IN (300);
 
 ALTER TABLE ONLY pipeline.alert_delivery
     ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (notice, sink);
@@ -5052,24 +5146,6 @@ ALTER TABLE ONLY pipeline.lane
 ALTER TABLE ONLY pipeline.lane_state
     ADD CONSTRAINT lane_state_pkey PRIMARY KEY (queue, priority, key, n);
 
-ALTER TABLE ONLY pipeline.latency_window
-    ADD CONSTRAINT latency_window_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
-ALTER TABLE ONLY pipeline.latency_1h
-    ADD CONSTRAINT latency_1h_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
-ALTER TABLE ONLY pipeline.latency_1m
-    ADD CONSTRAINT latency_1m_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
-ALTER TABLE ONLY pipeline.latency_24h
-    ADD CONSTRAINT latency_24h_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
-ALTER TABLE ONLY pipeline.latency_5m
-    ADD CONSTRAINT latency_5m_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
-ALTER TABLE ONLY pipeline.latency_5s
-    ADD CONSTRAINT latency_5s_pkey PRIMARY KEY (series, start, writer, part, seconds);
-
 ALTER TABLE ONLY pipeline.leader
     ADD CONSTRAINT leader_pkey PRIMARY KEY (one);
 
@@ -5102,6 +5178,18 @@ ALTER TABLE ONLY pipeline.setting
 
 ALTER TABLE ONLY pipeline.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.timing_batch
+    ADD CONSTRAINT timing_batch_pkey PRIMARY KEY (writer, number);
+
+ALTER TABLE ONLY pipeline.timing_roll
+    ADD CONSTRAINT timing_roll_pkey PRIMARY KEY (seconds, start, part);
+
+ALTER TABLE ONLY pipeline.timing_series
+    ADD CONSTRAINT timing_series_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.timing_series
+    ADD CONSTRAINT timing_series_series_key UNIQUE (series);
 
 ALTER TABLE ONLY pipeline.watch
     ADD CONSTRAINT watch_pkey PRIMARY KEY (id);
@@ -5146,30 +5234,6 @@ CREATE INDEX job_ready ON pipeline.job USING btree (queue, priority, key, pos) W
 
 CREATE INDEX lane_turns ON pipeline.lane USING btree (queue, priority, key) WHERE ((key <> ''::text) OR limited);
 
-CREATE INDEX latency_window_start ON ONLY pipeline.latency_window USING btree (start);
-
-CREATE INDEX latency_1h_start_idx ON pipeline.latency_1h USING btree (start);
-
-CREATE INDEX latency_window_unrolled ON ONLY pipeline.latency_window USING btree (start) WHERE (NOT rolled);
-
-CREATE INDEX latency_1h_start_idx1 ON pipeline.latency_1h USING btree (start) WHERE (NOT rolled);
-
-CREATE INDEX latency_1m_start_idx ON pipeline.latency_1m USING btree (start);
-
-CREATE INDEX latency_1m_start_idx1 ON pipeline.latency_1m USING btree (start) WHERE (NOT rolled);
-
-CREATE INDEX latency_24h_start_idx ON pipeline.latency_24h USING btree (start);
-
-CREATE INDEX latency_24h_start_idx1 ON pipeline.latency_24h USING btree (start) WHERE (NOT rolled);
-
-CREATE INDEX latency_5m_start_idx ON pipeline.latency_5m USING btree (start);
-
-CREATE INDEX latency_5m_start_idx1 ON pipeline.latency_5m USING btree (start) WHERE (NOT rolled);
-
-CREATE INDEX latency_5s_start_idx ON pipeline.latency_5s USING btree (start);
-
-CREATE INDEX latency_5s_start_idx1 ON pipeline.latency_5s USING btree (start) WHERE (NOT rolled);
-
 CREATE INDEX lease_key ON pipeline.lease USING btree (key) WHERE (key <> ''::text);
 
 CREATE INDEX lease_lane ON pipeline.lease USING btree (queue, priority, key, id);
@@ -5181,6 +5245,34 @@ CREATE INDEX outbox_1_xid ON pipeline.outbox_1 USING btree (xid, id);
 CREATE INDEX outbox_durable_xid ON pipeline.outbox_durable USING btree (xid, id);
 
 CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WITH (autosummarize='on');
+
+CREATE INDEX timing_part_series ON ONLY pipeline.timing_part USING btree (series, start);
+
+CREATE INDEX timing_1h_series_start_idx ON pipeline.timing_1h USING btree (series, start);
+
+CREATE INDEX timing_part_start ON ONLY pipeline.timing_part USING btree (start);
+
+CREATE INDEX timing_1h_start_idx ON pipeline.timing_1h USING btree (start);
+
+CREATE INDEX timing_1m_series_start_idx ON pipeline.timing_1m USING btree (series, start);
+
+CREATE INDEX timing_1m_start_idx ON pipeline.timing_1m USING btree (start);
+
+CREATE INDEX timing_24h_series_start_idx ON pipeline.timing_24h USING btree (series, start);
+
+CREATE INDEX timing_24h_start_idx ON pipeline.timing_24h USING btree (start);
+
+CREATE INDEX timing_5m_series_start_idx ON pipeline.timing_5m USING btree (series, start);
+
+CREATE INDEX timing_5m_start_idx ON pipeline.timing_5m USING btree (start);
+
+CREATE INDEX timing_batch_open ON pipeline.timing_batch USING btree (start) WHERE (NOT rolled);
+
+CREATE INDEX timing_batch_start ON pipeline.timing_batch USING btree (start);
+
+CREATE INDEX timing_roll_open ON pipeline.timing_roll USING btree (seconds, start) WHERE (NOT rolled);
+
+CREATE INDEX timing_series_name ON pipeline.timing_series USING btree (name);
 
 CREATE INDEX workflow_cancelling ON pipeline.workflow USING btree (id) WHERE (state = 'cancelling'::text);
 
@@ -5194,35 +5286,21 @@ ALTER INDEX pipeline.job_archive_id ATTACH PARTITION pipeline.job_archive_defaul
 
 ALTER INDEX pipeline.job_log_job ATTACH PARTITION pipeline.job_log_default_job_at_idx;
 
-ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_1h_pkey;
+ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_1h_series_start_idx;
 
-ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_1h_start_idx;
+ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_1h_start_idx;
 
-ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_1h_start_idx1;
+ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_1m_series_start_idx;
 
-ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_1m_pkey;
+ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_1m_start_idx;
 
-ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_1m_start_idx;
+ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_24h_series_start_idx;
 
-ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_1m_start_idx1;
+ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_24h_start_idx;
 
-ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_24h_pkey;
+ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_5m_series_start_idx;
 
-ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_24h_start_idx;
-
-ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_24h_start_idx1;
-
-ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_5m_pkey;
-
-ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_5m_start_idx;
-
-ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_5m_start_idx1;
-
-ALTER INDEX pipeline.latency_window_pkey ATTACH PARTITION pipeline.latency_5s_pkey;
-
-ALTER INDEX pipeline.latency_window_start ATTACH PARTITION pipeline.latency_5s_start_idx;
-
-ALTER INDEX pipeline.latency_window_unrolled ATTACH PARTITION pipeline.latency_5s_start_idx1;
+ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_5m_start_idx;
 
 CREATE TRIGGER check_alert_rule BEFORE INSERT OR UPDATE ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_rule();
 
@@ -5442,6 +5520,8 @@ REVOKE ALL ON FUNCTION pipeline.tell_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.tell_schema_changes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
 

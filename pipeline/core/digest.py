@@ -127,6 +127,14 @@ class Digest:
         self._means, self._weights = [], []
 
 
+def compress(means: Sequence[float], weights: Sequence[float], size: int) -> tuple[list[float], list[float]]:
+    """At most `size` centroids of the same values, ascending by mean; whole weights stay whole and add up."""
+    pairs = sorted(zip(means, weights, strict=True))
+    if len(pairs) > size:
+        pairs = sorted(TDigest.from_values([mean for mean, _ in pairs], [w for _, w in pairs], size).centroids)
+    return [mean for mean, _ in pairs], [weight for _, weight in pairs]
+
+
 def quantiles(
     means: Sequence[float], weights: Sequence[float], low: float, high: float, qs: Sequence[float]
 ) -> list[float | None]:

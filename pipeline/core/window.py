@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from threading import RLock
 
 import msgspec
@@ -33,7 +33,7 @@ from pipeline.core.series import Series, series_name, usable
 
 __all__ = [
     "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_MS", "OTHER",
-    "Live", "Part", "Series", "Windows", "roll_up", "series_name", "window_start",
+    "Live", "Part", "Series", "Windows", "series_name", "window_start",
 ]  # fmt: skip
 
 BASE_SECONDS = 5  # an alert may be judged on windows as short as this
@@ -348,15 +348,3 @@ class _Nowhere(Live):
 def window_start(at: float, seconds: int = BASE_SECONDS) -> int:
     """The start of the window that `at` lies in."""
     return int(at // seconds) * seconds
-
-
-def roll_up(parts: Iterable[Part], seconds: int) -> list[Part]:
-    """Merge parts into windows of `seconds`, one part for each series and window."""
-    merged: dict[tuple[str, int], Part] = {}
-    for part in parts:
-        start = window_start(part.start, seconds)
-        into = merged.get((part.series.text, start))
-        if into is None:
-            into = merged[part.series.text, start] = Part(part.series, start, Digest())
-        into.merge(part)
-    return list(merged.values())

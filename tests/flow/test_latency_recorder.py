@@ -11,9 +11,9 @@ import pytest
 
 from handlers.latency import LatencyRecorder
 from pipeline.core.events import Event
-from pipeline.core.window import Part, Windows
+from pipeline.core.window import Windows
 from pipeline.db.connection import Database
-from pipeline.db.latency import LatencyStore
+from pipeline.db.latency import Batch, LatencyStore
 from pipeline.errors import PgreflexError
 from tests.conftest import eventually
 from tests.time_kit import stand_at
@@ -104,8 +104,8 @@ async def test_what_is_just_being_written_is_not_counted_twice(db: Database) -> 
 
         written, answer = asyncio.Event(), asyncio.Event()
 
-        async def flush(self, numbered: Sequence[tuple[int, Part]], *, seconds: int = 5) -> None:
-            await super().flush(numbered, seconds=seconds)
+        async def flush(self, batches: Sequence[Batch]) -> None:
+            await super().flush(batches)
             self.written.set()
             await self.answer.wait()
 
@@ -128,4 +128,4 @@ async def test_the_recorder_keeps_the_time_of_the_database(dsn: str, sql: asyncp
         await recorder.start()
         recorder.record("a", 1.0)
         await recorder.flush(everything=True)
-    assert await sql.fetchval("select extract(epoch from start) from pipeline.latency_window") == NOON
+    assert await sql.fetchval("select extract(epoch from start) from pipeline.timing_batch") == NOON

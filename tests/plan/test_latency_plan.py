@@ -25,31 +25,41 @@ async def indexes(sql: asyncpg.Connection, query: str) -> set[str]:
 
 
 async def fill(sql: asyncpg.Connection) -> None:
-    """100 series: twenty minutes of 5 s, eight hours of minutes; the last two minutes are not rolled up."""
-    for seconds, span in ((5, "20 minutes"), (60, "8 hours")):
-        await sql.execute(
-            f"""
-            insert into pipeline.latency_window
-            select {seconds}, 's' || s, at, 'w', 1, at < now() - interval '2 minutes', 1, 1, 1, 1, 0, 0,
-                '{{1}}', '{{1}}'
-            from generate_series(now() - interval '{span}', now(), interval '{seconds} seconds') as at,
-                generate_series(1, 100) as s
-            """
-        )
-    await sql.execute("analyze pipeline.latency_window")
+    """100 series: twenty minutes of batches, eight hours of minutes; the last two minutes are not rolled up."""
+    await sql.execute(
+        """
+        insert into pipeline.timing_series (series, source, name, labels, first_at, last_at)
+        select 's' || s, 'span', 's' || s, '{}', now(), now() from generate_series(1, 100) as s;
+        insert into pipeline.timing_batch (writer, number, start, written_at, rolled, series, digests)
+        select gen_random_uuid(), 1, at, now(), at < now() - interval '2 minutes', array_agg(id),
+            array_agg(row(id, 1, 1, 1, 1, 0, 0, 0, '{0,0}')::pipeline.timing_digest)
+        from generate_series(now() - interval '20 minutes', now(), interval '5 seconds') as at,
+            pipeline.timing_series
+        group by at;
+        insert into pipeline.timing_roll
+        select 60, at, 0, now(), at < now() - interval '8 minutes'
+        from generate_series(now() - interval '8 hours', now() - interval '2 minutes', interval '1 minute') as at;
+        insert into pipeline.timing_part
+        select 60, id, start, 1, 1, 1, 1, 0, 0, 0, 0, '{0,0}' from pipeline.timing_roll, pipeline.timing_series;
+        analyze pipeline.timing_batch, pipeline.timing_roll, pipeline.timing_part;
+        """
+    )
+
+
+def with_values(name: str, *values: str) -> str:
+    text = statement(name)
+    for place, value in enumerate(values, 1):
+        text = text.replace(f"${place}", value)
+    return text
 
 
 async def test_the_roll_up_looks_only_at_what_is_not_rolled(sql: asyncpg.Connection) -> None:
     await fill(sql)
-    text = statement("latency/take_unrolled")
-    for place, value in ((1, "5"), (2, "60"), (3, "10.0"), (4, "2000")):
-        text = text.replace(f"${place}", value)
-    assert await indexes(sql, text) == {"latency_5s_start_idx1"}
-
-
-async def test_the_status_reads_the_last_minutes_by_index(sql: asyncpg.Connection) -> None:
-    await fill(sql)
-    assert "seq latency_5s" not in await indexes(sql, statement("latency/recent").replace("$1", "60"))
+    assert await indexes(sql, with_values("latency/next_batches", "10.0")) == {"timing_batch_open"}
+    minute = "extract(epoch from date_trunc('minute', now()) - interval '1 minute')::float8"
+    assert await indexes(sql, with_values("latency/take_batches", minute)) == {"timing_batch_open"}
+    window = with_values("latency/take_parts", "60", "1.8e9::float8", "300.0::float8")
+    assert {"timing_roll_open", "timing_1m_start_idx"} <= await indexes(sql, window)
 
 
 async def test_a_percentile_of_one_series_reads_only_that_series(sql: asyncpg.Connection) -> None:
@@ -58,8 +68,8 @@ async def test_a_percentile_of_one_series_reads_only_that_series(sql: asyncpg.Co
         async with sql.transaction():
             await sql.fetchval("select pipeline.percentile('s7', 0.99, $1::text::interval)", over)
             [row] = await sql.fetch(
-                "select sum(seq_tup_read) as whole, sum(idx_tup_fetch) as picked from pg_stat_xact_user_tables"
-                " where relname like 'latency%'"
+                "select seq_tup_read as whole, idx_tup_fetch as picked from pg_stat_xact_user_tables"
+                " where relname = 'timing_1m'"
             )
         assert row["whole"] == 0, over
-        assert row["picked"] < 3_000, over  # of 74,000; what is not rolled up is found by another index
+        assert row["picked"] < 3_000, over  # of 48,000

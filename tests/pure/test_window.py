@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.window import BATCH, MAX_MS, OTHER, Part, Windows, roll_up, series_name, window_start
+from pipeline.core.window import BATCH, MAX_MS, OTHER, Part, Windows, series_name, window_start
 
 
 class Clock:
@@ -230,18 +230,6 @@ def test_without_anybody_who_takes_them_the_oldest_windows_are_dropped_and_count
     assert max(part.start for part in parts) == 495
     assert min(part.start for part in parts) == 500 - 5 * len(parts)
     assert windows.dropped_total == 100 - len(parts)
-
-
-def test_rolling_up_keeps_counts_exactly() -> None:
-    windows, _clock = windows_at(600, slow_ms=50)
-    live = windows.series("a")
-    for at in range(600):
-        live.add_at(at % 100, at, error=at % 7 == 0, rows=1)
-    [first, second] = sorted(roll_up(windows.take(None), 300), key=lambda part: part.start)
-    assert (first.start, second.start) == (0, 300)
-    assert first.digest.count + second.digest.count == 600 == first.rows + second.rows
-    assert first.errors + second.errors == sum(at % 7 == 0 for at in range(600))
-    assert first.over + second.over == sum(at % 100 > 50 for at in range(600))
 
 
 def test_windows_start_at_multiples_of_their_length() -> None:

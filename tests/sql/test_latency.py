@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from itertools import chain
 
 import asyncpg
 import pytest
 
+from pipeline.core.centroids import pack, unpack
 from pipeline.core.digest import Digest, quantiles
 from pipeline.core.window import Part, Series, Windows, series_name
 from pipeline.db.connection import Database
@@ -23,8 +25,8 @@ def part(series: str, start: int, values: list[float], *, errors: int = 0, over:
     return Part(Series(series, "span", series), start, Digest(values), errors, over)
 
 
-async def write(store: LatencyStore, parts: list[Part], seconds: int = 5) -> None:
-    await store.flush(store.number(parts), seconds=seconds)
+async def write(store: LatencyStore, parts: list[Part]) -> None:
+    await store.flush(store.number(parts))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -35,7 +37,7 @@ async def test_percentiles_of_a_stored_day_are_within_one_percent_of_percentile_
     store = LatencyStore(db)
     start = NOON - 86_400
     parts = [Part(Series("s", "span", "s"), start + 60 * i, digest) for i, digest in enumerate(minutes)]
-    await write(store, parts, seconds=60)
+    await write(store, parts)
     await stand_at(sql, NOON)
     true = await sql.fetchval(
         "select percentile_cont($2::float8[]) within group (order by v) from unnest($1::float8[]) as v",
@@ -44,7 +46,10 @@ async def test_percentiles_of_a_stored_day_are_within_one_percent_of_percentile_
     )
     pooled = [await sql.fetchval("select pipeline.percentile('s', $1, '1 day')", q) for q in QS]
     assert pooled == pytest.approx(true, rel=0.01)
-    await store.roll_up()
+    windows = 0
+    while rolled_up := await roll_up(db.dsn or ""):
+        windows += rolled_up
+    assert windows == 1_440 + 288 + 24 + 1  # noon to noon: one midnight lies between
     rolled = [await sql.fetchval("select pipeline.percentile('s', $1, '1 day')", q) for q in QS]
     assert rolled == pytest.approx(true, rel=0.01)
 
@@ -58,10 +63,11 @@ async def test_sql_and_python_agree_to_a_billionth(shape: str, db: Database, sql
     await write(store, [part("alone", NOON, groups[4])])
     await stand_at(sql, NOON + 60)
     qs = [0, 1e-6, 0.01, 1 / 3, 0.5, 0.9, 0.95, 0.99, 0.999, 1 - 1e-9, 1]
-    means = [mean for one in parts for mean in one.digest.centroids()[0]]
-    weights = [weight for one in parts for weight in one.digest.centroids()[1]]
     low, high = min(map(min, groups)), max(map(max, groups))
-    expected = {"s": quantiles(means, weights, low, high, qs), "alone": parts[4].digest.quantiles(qs)}
+    kept = [unpack(pack(*one.digest.centroids()), one.digest.low, one.digest.high) for one in parts]
+    means, weights = (list(chain.from_iterable(column)) for column in zip(*kept, strict=True))
+    alone = quantiles(*kept[4], parts[4].digest.low, parts[4].digest.high, qs)
+    expected = {"s": quantiles(means, weights, low, high, qs), "alone": alone}
     for series, answers in expected.items():
         found = [await sql.fetchval("select pipeline.percentile($1, $2)", series, q) for q in qs]
         assert found == pytest.approx(answers, rel=1e-9)
@@ -108,11 +114,12 @@ async def test_writing_parts_again_changes_nothing(db: Database, sql: asyncpg.Co
     numbered = store.number([part("a", NOON, [1.0]), part("b", NOON, [1.0])])
     await store.flush(numbered)
     await store.flush(numbered)
-    assert await sql.fetchval("select sum(count) from pipeline.latency_window") == 2
+    await stand_at(sql, NOON + 5)
+    assert await sql.fetchval("select sum(count) from pipeline.latency('1 hour')") == 2
 
 
 async def roll_up(dsn: str, *, at_once: int = 1) -> int:
-    """Roll up in sessions of their own, which see the present of the database; how many parts were merged."""
+    """Roll up in sessions of their own, which see the present of the database; how many windows were rolled up."""
     async with Database(dsn) as db:
         return sum(await asyncio.gather(*(LatencyStore(db).roll_up() for _ in range(at_once))))
 
@@ -134,8 +141,8 @@ async def test_rolling_up_keeps_every_count_exactly_and_late_data_too(
         for over in ("1 day 1 minute", "2 days", "8 days", "60 days"):  # at three different levels
             [row] = await sql.fetch("select count, errors from pipeline.latency($1::text::interval)", over)
             assert tuple(row) == (written, written), over
-    levels = await sql.fetch("select seconds, sum(count) as n from pipeline.latency_window group by 1 order by 1")
-    assert [tuple(row) for row in levels] == [(seconds, written) for seconds in (5, 60, 300, 3_600, 86_400)]
+    levels = await sql.fetch("select seconds, sum(count) as n from pipeline.timing_part group by 1 order by 1")
+    assert [tuple(row) for row in levels] == [(seconds, written) for seconds in (60, 300, 3_600, 86_400)]
 
 
 async def test_an_open_window_is_not_rolled_up(db: Database, sql: asyncpg.Connection) -> None:
@@ -161,7 +168,8 @@ async def test_pruning_leaves_what_the_next_level_does_not_contain(db: Database,
     assert await prune() == 1
     await stand_at(sql, NOON + 401 * 86_400)
     assert await prune() == 1
-    assert await sql.fetchval("select count(*) from pipeline.latency_window") == 0
+    for table in ("batch", "roll", "part"):
+        assert await sql.fetchval(f"select count(*) from pipeline.timing_{table}") == 0
 
 
 async def test_a_timing_recorded_in_sql_is_an_event(sql: asyncpg.Connection) -> None:
@@ -210,7 +218,7 @@ async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connecti
         assert await sql.fetchval("select pipeline.percentile('a', 0.5)") is None
         assert await sql.fetch("select * from pipeline.latency()") == []
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await sql.fetch("select * from pipeline.latency_window")
+            await sql.fetch("select * from pipeline.timing_part")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await sql.fetch("select * from pipeline.latency_summary('a', false, now(), now(), 5, '{0}')")
     finally:
@@ -228,4 +236,5 @@ async def test_windows_of_many_series_are_written_in_one_statement(db: Database,
     for i in range(3_000):
         windows.series(f"series{i % 1_000}").add_at(i % 7, NOON + i % 15)
     await write(LatencyStore(db), windows.take(None))
-    assert await sql.fetchval("select sum(count) from pipeline.latency_window") == 3_000
+    await stand_at(sql, NOON + 15)
+    assert await sql.fetchval("select sum(count) from pipeline.latency('1 hour')") == 3_000

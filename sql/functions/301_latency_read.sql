@@ -30,12 +30,16 @@ as $$
 begin
     return query
     with part as materialized (
-        select w.series, w.count, w.sum, w.low, w.high, w.errors, w.over_count, w.means, w.weights
-        from pipeline.latency_window as w
-        where (w.series = p_series or (p_like and w.series like p_series))
-          and w.start >= date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch')
-          and w.start < p_to
-          and (w.seconds = p_level or (w.seconds < p_level and not w.rolled))
+        select s.series, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.means, p.weights
+        from pipeline.timing_parts(
+            (
+                select array_agg(k.id)
+                from pipeline.timing_series as k
+                where k.series = p_series or (p_like and k.series like p_series)
+            ),
+            p_from, p_to, p_level
+        ) as p
+        join pipeline.timing_series as s on s.id = p.series
     ),
     total as (
         select p.series, sum(p.count)::bigint as count, sum(p.sum) as sum, min(p.low) as low, max(p.high) as high,
