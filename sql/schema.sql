@@ -1709,6 +1709,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.fingerprint_now(p_fingerprint text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce((select q.moved_to from pipeline.query as q where q.fingerprint = p_fingerprint), p_fingerprint)
+$$;
+
 CREATE FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2740,6 +2747,22 @@ CREATE FUNCTION pipeline.release_dependents(p_needed bigint[], p_job bigint[], p
     select
         (select count(*)::int from lowered l where l.needs = 0),
         (select array_agg(t.queue) from told t, lateral (select pipeline.ring_workers(t.queue)) w)
+$$;
+
+CREATE FUNCTION pipeline.remember_queries(p_fingerprints text[], p_version integer, p_kinds text[], p_texts text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pipeline.query as q (fingerprint, version, kind, text, first_at, last_at)
+    select distinct on (u.fingerprint)
+        u.fingerprint, p_version, u.kind, u.text, pipeline.now(), pipeline.now()
+    from unnest(p_fingerprints, p_kinds, p_texts) as u (fingerprint, kind, text)
+    order by u.fingerprint
+    on conflict (fingerprint) do update
+        set last_at = excluded.last_at, version = greatest(q.version, excluded.version),
+            -- newer rules made it again: it is nobody's past
+            moved_to = case when excluded.version > q.version then null else q.moved_to end
+        where q.last_at < excluded.last_at - interval '1 hour' or q.version < excluded.version
 $$;
 
 CREATE FUNCTION pipeline.render_key(p_template text, p_args jsonb) RETURNS text
@@ -4671,6 +4694,79 @@ CREATE SEQUENCE pipeline.outbox_id
     NO MAXVALUE
     CACHE 32;
 
+CREATE TABLE pipeline.plan (
+    id bigint NOT NULL,
+    fingerprint text NOT NULL COLLATE pg_catalog."C",
+    shape text NOT NULL COLLATE pg_catalog."C",
+    summary text NOT NULL,
+    kind text NOT NULL,
+    plan jsonb NOT NULL,
+    settings jsonb NOT NULL,
+    first_at timestamp with time zone NOT NULL,
+    last_at timestamp with time zone NOT NULL,
+    times integer DEFAULT 1 NOT NULL,
+    slowest_ms double precision NOT NULL,
+    CONSTRAINT plan_kind_check CHECK ((kind = ANY (ARRAY['generic'::text, 'analyzed'::text])))
+);
+
+COMMENT ON TABLE pipeline.plan IS 'Plans of slow queries, without the values of their users.';
+
+COMMENT ON COLUMN pipeline.plan.shape IS 'A hash of nodes, relations, indexes and join order; costs and rows are no part of it.';
+
+COMMENT ON COLUMN pipeline.plan.summary IS 'The shape in one line.';
+
+COMMENT ON COLUMN pipeline.plan.settings IS 'Planner settings that are not the server''s own.';
+
+ALTER TABLE pipeline.plan ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.plan_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pipeline.plan_turn (
+    fingerprint text NOT NULL COLLATE pg_catalog."C",
+    at timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    CONSTRAINT plan_turn_outcome_check CHECK ((outcome = ANY (ARRAY['asked'::text, 'planned'::text, 'refused'::text, 'failed'::text])))
+);
+
+CREATE TABLE pipeline.query (
+    fingerprint text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    kind text NOT NULL,
+    text text NOT NULL,
+    moved_to text COLLATE pg_catalog."C",
+    first_at timestamp with time zone NOT NULL,
+    last_at timestamp with time zone NOT NULL,
+    CONSTRAINT query_check CHECK ((moved_to <> fingerprint)),
+    CONSTRAINT query_fingerprint_check CHECK ((fingerprint ~ '^[0-9a-f]{16}$'::text)),
+    CONSTRAINT query_kind_check CHECK ((kind = ANY (ARRAY['ok'::text, 'truncated'::text, 'unparsable'::text]))),
+    CONSTRAINT query_text_check CHECK ((length(text) <= 10100))
+);
+
+COMMENT ON TABLE pipeline.query IS 'Groups of statements that differ in their values only.';
+
+COMMENT ON COLUMN pipeline.query.version IS 'The rules that made the fingerprint.';
+
+COMMENT ON COLUMN pipeline.query.text IS 'What stands for the group; values are $1, $2 and so on. At most 10,000 characters and an ellipsis.';
+
+COMMENT ON COLUMN pipeline.query.moved_to IS 'The fingerprint that the same text has under newer rules.';
+
+COMMENT ON COLUMN pipeline.query.last_at IS 'When it was last seen, to the hour.';
+
+CREATE TABLE pipeline.query_id (
+    dbid oid NOT NULL,
+    userid oid NOT NULL,
+    queryid bigint NOT NULL,
+    toplevel boolean NOT NULL,
+    fingerprint text NOT NULL COLLATE pg_catalog."C",
+    seen_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE pipeline.queue (
     name text NOT NULL,
     concurrency integer,
@@ -5158,6 +5254,18 @@ ALTER TABLE ONLY pipeline.limiter
 ALTER TABLE ONLY pipeline.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY pipeline.plan
+    ADD CONSTRAINT plan_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.plan_turn
+    ADD CONSTRAINT plan_turn_pkey PRIMARY KEY (fingerprint);
+
+ALTER TABLE ONLY pipeline.query_id
+    ADD CONSTRAINT query_id_pkey PRIMARY KEY (dbid, userid, queryid, toplevel);
+
+ALTER TABLE ONLY pipeline.query
+    ADD CONSTRAINT query_pkey PRIMARY KEY (fingerprint);
+
 ALTER TABLE ONLY pipeline.queue
     ADD CONSTRAINT queue_pkey PRIMARY KEY (name);
 
@@ -5243,6 +5351,10 @@ CREATE INDEX outbox_0_xid ON pipeline.outbox_0 USING btree (xid, id);
 CREATE INDEX outbox_1_xid ON pipeline.outbox_1 USING btree (xid, id);
 
 CREATE INDEX outbox_durable_xid ON pipeline.outbox_durable USING btree (xid, id);
+
+CREATE INDEX plan_fingerprint ON pipeline.plan USING btree (fingerprint, first_at DESC);
+
+CREATE INDEX plan_first ON pipeline.plan USING btree (first_at);
 
 CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WITH (autosummarize='on');
 
@@ -5396,6 +5508,8 @@ REVOKE ALL ON FUNCTION pipeline.enqueue_unique(p_task text, p_args jsonb, p_queu
 REVOKE ALL ON FUNCTION pipeline.enqueue_with(task text, args jsonb, queue text, priority integer, run_at timestamp with time zone, max_attempts integer, timeout interval, key text, expires_at timestamp with time zone, unique_key text, unique_for interval, unique_states text[], on_clash text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.expire_jobs(p_limit integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.fingerprint_now(p_fingerprint text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) FROM PUBLIC;
 

@@ -27,6 +27,7 @@ FOR_APPLICATIONS = {
     "raise_alert",
     "rate_limit",
     "record_timing",
+    "remember_queries",
     "resolve_alert",
     "start_workflow",
 }
@@ -59,6 +60,7 @@ RUN_AS_OWNER = {
     "raise_alert",
     "rate_limit",
     "record_timing",
+    "remember_queries",
     "resolve_alert",
     "start_alert_rule",
     "start_workflow",
@@ -73,6 +75,7 @@ CALLS = [
     "pipeline.rate_limit('signup', 5)",
     """pipeline.start_workflow('import', '[{"task": "a"}, {"task": "b", "after": ["a"]}]')""",
     "pipeline.record_timing('orders.insert', 1.5)",
+    "pipeline.remember_queries('{}', 1, '{}', '{}')",
     "pipeline.percentile('orders.insert', 0.5)",
     "pipeline.latency()",
     "pipeline.raise_alert('disk.full', 'no room', 'warning')",
