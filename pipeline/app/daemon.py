@@ -21,6 +21,7 @@ from handlers.latency import LatencyRecorder
 from handlers.purge import QUEUE, PurgeConsumer, Purger, Receiver
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
+from handlers.statements import StatementWatcher
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import jobs
@@ -39,6 +40,7 @@ from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
 from pipeline.db.schedules import ScheduleStore
+from pipeline.db.statement_counts import StatementCounts
 from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import ConfigError
 from pipeline.feed.consumers import Consumers
@@ -73,6 +75,7 @@ class Daemon:
             leading=self.leading,
             windows=Windows(time.time, slow_ms=config.timings.slow_ms),
         )
+        self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
         add_builtin(registry, self.database, config.jobs)
         queues = dict(config.jobs.queues)
@@ -116,6 +119,7 @@ class Daemon:
             self.web,
             *feed,
             self.latency,
+            self.statements,
             self.alerts,
             self.schedule,
             self.workflows,
@@ -174,6 +178,7 @@ class Daemon:
             series=self.latency.status(),
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),
+            statements=self.statements.status(),
         )
 
     def feed_status(self) -> FeedStatus:

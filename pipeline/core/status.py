@@ -199,6 +199,20 @@ class JobsStatus(msgspec.Struct, frozen=True):
     run: Quantiles = Quantiles()
 
 
+class StatementsStatus(msgspec.Struct, frozen=True):
+    """pg_stat_statements as this process found it, if it looks at it. at: when it looked last.
+
+    entries: statements of this database. hidden: those of other roles, which this one may not see.
+    evictions_total: how often entries were evicted. shortcomings: what is amiss, and what to do about it.
+    """
+
+    at: float | None = None
+    entries: int | None = None
+    hidden: int | None = None
+    evictions_total: int = 0
+    shortcomings: tuple[str, ...] = ()
+
+
 class ServiceHealth(msgspec.Struct, frozen=True):
     """One service of this process, as its supervisor sees it."""
 
@@ -225,3 +239,4 @@ class Status(msgspec.Struct, frozen=True):
     series: tuple[SeriesStatus, ...] = ()
     alerts: tuple[AlertStatus, ...] = ()
     jobs: JobsStatus | None = None
+    statements: StatementsStatus | None = None
