@@ -22,6 +22,7 @@ from pipeline.runtime import Health, describe
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 60.0
+NAME_SECONDS = 300.0  # the server reads all texts, which may be many megabytes
 PRUNE_SECONDS = 3600.0
 GAPS = {
     "first": "",
@@ -49,7 +50,7 @@ class StatementWatcher:
         self._leading = leading
         self._clock = clock
         self._stopping = asyncio.Event()
-        self._due = {"look": 0.0, "prune": 0.0}
+        self._due = {"look": 0.0, "name": 0.0, "prune": 0.0}
         self._source: StatementSource | None = None
         self._told: tuple[str, ...] | None = None
         self._problem = ""
@@ -118,7 +119,9 @@ class StatementWatcher:
             return
         self._due["look"] = (now // LOOK_SECONDS + 1) * LOOK_SECONDS
         try:
-            await self.look()
+            looked = await self.look() is not None
+            if looked and now >= self._due["name"] and await self._counts.name():
+                self._due["name"] = now + NAME_SECONDS
             if now >= self._due["prune"]:
                 self._due["prune"] = now + PRUNE_SECONDS
                 await self._counts.prune()

@@ -3433,6 +3433,158 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.statement_counters() RETURNS TABLE(userid oid, queryid bigint, toplevel boolean, since double precision, max_since double precision, max_ms double precision, counters double precision[])
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_schema text;
+    v_names text[];
+begin
+    select n.nspname, p.proargnames into v_schema, v_names
+    from pg_extension as e
+    join pg_namespace as n on n.oid = e.extnamespace
+    join pg_proc as p on p.pronamespace = n.oid and p.proname = 'pg_stat_statements'
+    where e.extname = 'pg_stat_statements';
+    return query execute format(
+        $sql$
+        select s.userid, s.queryid, s.toplevel, %2$s, %3$s, s.max_exec_time, array[
+            s.calls, s.total_exec_time, s.rows,
+            s.shared_blks_hit, s.shared_blks_read, s.shared_blks_dirtied, s.shared_blks_written,
+            s.temp_blks_read, s.temp_blks_written, %4$s, %5$s,
+            s.wal_bytes, s.plans, s.total_plan_time]::float8[]
+        from %1$I.pg_stat_statements(false) as s
+        where s.dbid = (select oid from pg_database where datname = current_database())
+        $sql$,
+        v_schema,
+        case when 'stats_since' = any (v_names) then 'extract(epoch from s.stats_since)::float8'
+            else 'null::float8' end,
+        case when 'minmax_stats_since' = any (v_names) then 'extract(epoch from s.minmax_stats_since)::float8'
+            else 'null::float8' end,
+        case when 'shared_blk_read_time' = any (v_names) then 's.shared_blk_read_time + s.local_blk_read_time'
+            else 's.blk_read_time' end,
+        case when 'shared_blk_write_time' = any (v_names) then 's.shared_blk_write_time + s.local_blk_write_time'
+            else 's.blk_write_time' end);
+end
+$_$;
+
+CREATE FUNCTION pipeline.statement_source() RETURNS TABLE(loaded boolean, version text, offered text, track text, query_ids text, reads_all boolean, role_name text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select exists (select from pg_settings as s where s.name = 'pg_stat_statements.max'),
+        (select e.extversion from pg_extension as e where e.extname = 'pg_stat_statements'),
+        (select a.default_version from pg_available_extensions as a where a.name = 'pg_stat_statements'),
+        current_setting('pg_stat_statements.track', true),
+        current_setting('compute_query_id', true),
+        pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
+        current_user::text
+$$;
+
+CREATE FUNCTION pipeline.statement_store() RETURNS TABLE(name text, reset_at double precision, read_at double precision, deallocs bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_schema constant text := (
+        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'pg_stat_statements'
+    );
+begin
+    return query execute format(
+        $sql$
+        select concat_ws('-',
+                (select system_identifier from pg_control_system()),
+                left(pg_walfile_name(pg_current_wal_lsn()), 8),
+                (select oid from pg_database where datname = current_database()),
+                case when pg_has_role(current_user, 'pg_read_all_stats', 'usage') then 'all'
+                    else (select oid from pg_roles where rolname = current_user)::text end),
+            extract(epoch from i.stats_reset)::float8, extract(epoch from clock_timestamp())::float8, i.dealloc
+        from %I.pg_stat_statements_info as i
+        $sql$, v_schema);
+end
+$_$;
+
+CREATE FUNCTION pipeline.statement_texts(p_queryids bigint[]) RETURNS TABLE(userid oid, queryid bigint, toplevel boolean, query text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_schema constant text := (
+        select n.nspname from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'pg_stat_statements'
+    );
+begin
+    return query execute format(
+        $sql$
+        select s.userid, s.queryid, s.toplevel, left(s.query, 65536)
+        from %I.pg_stat_statements(true) as s
+        where s.queryid = any ($1) and s.dbid = (select oid from pg_database where datname = current_database())
+        $sql$, v_schema) using p_queryids;
+end
+$_$;
+
+CREATE FUNCTION pipeline.statements(over interval DEFAULT '01:00:00'::interval, top integer DEFAULT 100) RETURNS TABLE(fingerprint text, queryids bigint[], text text, calls bigint, total_ms double precision, mean_ms double precision, max_ms double precision, rows bigint, share double precision, shared_hit bigint, shared_read bigint, shared_dirtied bigint, shared_written bigint, temp_read bigint, temp_written bigint, read_ms double precision, write_ms double precision, wal_bytes bigint, plans bigint, plan_ms double precision, seconds double precision, lost boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_level constant int := case
+        when statements.over <= interval '3 hours' then 60
+        when statements.over <= interval '1 day' then 300
+        when statements.over <= interval '7 days' then 3600
+        else 86400
+    end;
+    v_from constant timestamptz := date_bin(
+        make_interval(secs => v_level), pipeline.now() - statements.over, timestamptz 'epoch');
+    v_database constant oid := (select d.oid from pg_database as d where d.datname = current_database());
+begin
+    return query
+    with round as materialized (
+        select r.seconds, r.start, r.covered, r.deallocs + r.vanished + r.rebased + r.gaps > 0 as lost
+        from pipeline.statement_round as r
+        where r.start >= v_from
+          and (r.seconds = v_level or (r.seconds < v_level and not r.rolled))
+          -- what one look made up for after a long pause belongs to no short span
+          and r.since >= v_from - make_interval(secs => v_level + 60)
+    ),
+    span as (
+        select sum(r.covered) as seconds, bool_or(r.lost) as lost from round as r
+    ),
+    entry as (
+        select w.queryid, w.userid, w.toplevel, sum(w.calls) as calls, sum(w.total_ms) as total_ms,
+            sum(w.rows) as rows, sum(w.shared_hit) as shared_hit, sum(w.shared_read) as shared_read,
+            sum(w.shared_dirtied) as shared_dirtied, sum(w.shared_written) as shared_written,
+            sum(w.temp_read) as temp_read, sum(w.temp_written) as temp_written, sum(w.read_ms) as read_ms,
+            sum(w.write_ms) as write_ms, sum(w.wal_bytes) as wal_bytes, sum(w.plans) as plans,
+            sum(w.plan_ms) as plan_ms, max(w.low_max) as low_max, max(w.high_max) as high_max
+        from round as r
+        join pipeline.statement_window as w on w.seconds = r.seconds and w.start = r.start
+        group by w.queryid, w.userid, w.toplevel
+    ),
+    named as (
+        select e.*, pipeline.fingerprint_now(i.fingerprint) as fingerprint
+        from entry as e
+        left join pipeline.query_id as i on i.dbid = v_database and i.userid = e.userid and i.queryid = e.queryid
+            and i.toplevel = e.toplevel
+    )
+    select n.fingerprint, array_agg(distinct n.queryid) filter (where n.queryid <> 0), q.text,
+        sum(n.calls)::bigint, sum(n.total_ms), sum(n.total_ms) / nullif(sum(n.calls)::float8, 0),
+        case when max(n.low_max) = max(n.high_max) and sum(n.calls) > 0 then max(n.high_max) end,
+        sum(n.rows)::bigint, sum(n.total_ms) / nullif(sum(sum(n.total_ms)) over (), 0),
+        sum(n.shared_hit)::bigint, sum(n.shared_read)::bigint, sum(n.shared_dirtied)::bigint,
+        sum(n.shared_written)::bigint, sum(n.temp_read)::bigint, sum(n.temp_written)::bigint, sum(n.read_ms),
+        sum(n.write_ms), sum(n.wal_bytes)::bigint, sum(n.plans)::bigint, sum(n.plan_ms), s.seconds, s.lost
+    from named as n
+    cross join span as s
+    left join pipeline.query as q on q.fingerprint = n.fingerprint
+    group by n.fingerprint, case when n.fingerprint is null then n.queryid end, q.text, s.seconds, s.lost
+    order by bool_and(n.queryid = 0), sum(n.total_ms) desc, min(n.queryid)
+    limit statements.top;
+end
+$$;
+
 CREATE FUNCTION pipeline.sweep(p_queue text, p_limit bigint, p_worker bigint, p_every double precision, p_search_every double precision) RETURNS TABLE(lease bigint, id bigint, task text, args jsonb, queue text, priority smallint, attempt integer, max_attempts integer, timeout double precision, created_at double precision, run_at double precision, waited double precision, key text, lost smallint, expires_in double precision, workflow bigint)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4121,6 +4273,35 @@ CREATE FUNCTION pipeline.write_statements(p_durable boolean, p_values text) RETU
             %s
         end if;$f$, pipeline.insert_statement('outbox_0', p_values), pipeline.insert_statement('outbox_1', p_values)) end)
 $_$;
+
+CREATE TABLE pipeline.activity_minute (
+    start timestamp with time zone NOT NULL,
+    samples integer NOT NULL,
+    active bigint NOT NULL,
+    blocked_most integer NOT NULL,
+    longest_transaction_seconds double precision,
+    longest_idle_seconds double precision
+);
+
+COMMENT ON TABLE pipeline.activity_minute IS 'One row a minute: how often sessions were looked at, and what was found.';
+
+COMMENT ON COLUMN pipeline.activity_minute.samples IS 'How many looks there were.';
+
+COMMENT ON COLUMN pipeline.activity_minute.active IS 'How many active sessions they saw together.';
+
+CREATE TABLE pipeline.activity_window (
+    start timestamp with time zone NOT NULL,
+    queryid bigint NOT NULL,
+    wait_type text NOT NULL COLLATE pg_catalog."C",
+    wait_event text NOT NULL COLLATE pg_catalog."C",
+    samples bigint NOT NULL
+);
+
+COMMENT ON TABLE pipeline.activity_window IS 'How many active sessions were seen at what, by minute.';
+
+COMMENT ON COLUMN pipeline.activity_window.queryid IS '0: none was known.';
+
+COMMENT ON COLUMN pipeline.activity_window.wait_type IS 'Empty: it ran. `other`: all beyond the most frequent ones.';
 
 CREATE TABLE pipeline.alert_delivery (
     notice uuid NOT NULL,
@@ -4901,6 +5082,88 @@ CREATE TABLE pipeline.setting (
 
 COMMENT ON TABLE pipeline.setting IS 'Settings that SQL itself has to know; the daemon''s own are in its configuration.';
 
+CREATE TABLE pipeline.statement_round (
+    seconds integer NOT NULL,
+    start timestamp with time zone NOT NULL,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone NOT NULL,
+    covered double precision NOT NULL,
+    deallocs bigint NOT NULL,
+    vanished bigint NOT NULL,
+    rebased bigint NOT NULL,
+    gaps integer NOT NULL,
+    rolled boolean DEFAULT false NOT NULL
+);
+
+COMMENT ON TABLE pipeline.statement_round IS 'Windows of statement counts: from when to when, and what may be missing.';
+
+COMMENT ON COLUMN pipeline.statement_round.covered IS 'How many seconds of it are known.';
+
+COMMENT ON COLUMN pipeline.statement_round.deallocs IS 'How often pg_stat_statements was full and evicted entries.';
+
+COMMENT ON COLUMN pipeline.statement_round.vanished IS 'Entries that were evicted or reset: what they counted last is lost.';
+
+COMMENT ON COLUMN pipeline.statement_round.rebased IS 'Entries whose counters went back: nothing of them is counted.';
+
+COMMENT ON COLUMN pipeline.statement_round.gaps IS 'Looks that could not be compared with the one before.';
+
+CREATE UNLOGGED TABLE pipeline.statement_seen (
+    userid oid NOT NULL,
+    queryid bigint NOT NULL,
+    toplevel boolean NOT NULL,
+    since double precision,
+    max_since double precision,
+    max_ms double precision NOT NULL,
+    counters double precision[] NOT NULL
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.1');
+
+COMMENT ON TABLE pipeline.statement_seen IS 'The counters that the last look saw.';
+
+CREATE TABLE pipeline.statement_watch (
+    one boolean DEFAULT true NOT NULL,
+    round bigint DEFAULT 0 NOT NULL,
+    store text,
+    reset_at double precision,
+    read_at double precision,
+    deallocs bigint,
+    entries integer,
+    at timestamp with time zone,
+    CONSTRAINT statement_watch_one_check CHECK (one)
+);
+
+COMMENT ON TABLE pipeline.statement_watch IS 'The last look at pg_stat_statements, and of which counters it was.';
+
+CREATE TABLE pipeline.statement_window (
+    seconds integer NOT NULL,
+    start timestamp with time zone NOT NULL,
+    queryid bigint NOT NULL,
+    userid oid NOT NULL,
+    toplevel boolean NOT NULL,
+    calls bigint NOT NULL,
+    total_ms double precision NOT NULL,
+    rows bigint NOT NULL,
+    shared_hit bigint NOT NULL,
+    shared_read bigint NOT NULL,
+    shared_dirtied bigint NOT NULL,
+    shared_written bigint NOT NULL,
+    temp_read bigint NOT NULL,
+    temp_written bigint NOT NULL,
+    read_ms double precision NOT NULL,
+    write_ms double precision NOT NULL,
+    wal_bytes bigint NOT NULL,
+    plans bigint NOT NULL,
+    plan_ms double precision NOT NULL,
+    low_max double precision NOT NULL,
+    high_max double precision NOT NULL
+);
+
+COMMENT ON TABLE pipeline.statement_window IS 'Executions counted by pg_stat_statements, by window.';
+
+COMMENT ON COLUMN pipeline.statement_window.low_max IS 'The longest call took at least this long, in ms.';
+
+COMMENT ON COLUMN pipeline.statement_window.high_max IS 'And at most this long; where both are equal it is known.';
+
 CREATE TABLE pipeline.task (
     name text NOT NULL,
     queue text,
@@ -5170,6 +5433,12 @@ ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_24h FOR V
 
 ALTER TABLE ONLY pipeline.timing_part ATTACH PARTITION pipeline.timing_5m FOR VALUES IN (300);
 
+ALTER TABLE ONLY pipeline.activity_minute
+    ADD CONSTRAINT activity_minute_pkey PRIMARY KEY (start);
+
+ALTER TABLE ONLY pipeline.activity_window
+    ADD CONSTRAINT activity_window_pkey PRIMARY KEY (start, wait_type, wait_event, queryid);
+
 ALTER TABLE ONLY pipeline.alert_delivery
     ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (notice, sink);
 
@@ -5284,6 +5553,18 @@ ALTER TABLE ONLY pipeline.schedule_run
 ALTER TABLE ONLY pipeline.setting
     ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY pipeline.statement_round
+    ADD CONSTRAINT statement_round_pkey PRIMARY KEY (seconds, start);
+
+ALTER TABLE ONLY pipeline.statement_seen
+    ADD CONSTRAINT statement_seen_pkey PRIMARY KEY (queryid, userid, toplevel);
+
+ALTER TABLE ONLY pipeline.statement_watch
+    ADD CONSTRAINT statement_watch_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY pipeline.statement_window
+    ADD CONSTRAINT statement_window_pkey PRIMARY KEY (seconds, start, queryid, userid, toplevel);
+
 ALTER TABLE ONLY pipeline.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (name);
 
@@ -5357,6 +5638,8 @@ CREATE INDEX plan_fingerprint ON pipeline.plan USING btree (fingerprint, first_a
 CREATE INDEX plan_first ON pipeline.plan USING btree (first_at);
 
 CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WITH (autosummarize='on');
+
+CREATE INDEX statement_round_unrolled ON pipeline.statement_round USING btree (seconds, start) WHERE (NOT rolled);
 
 CREATE INDEX timing_part_series ON ONLY pipeline.timing_part USING btree (series, start);
 
@@ -5622,6 +5905,14 @@ REVOKE ALL ON FUNCTION pipeline.slot_of(p_newest bigint, p_place integer) FROM P
 REVOKE ALL ON FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.start_alert_rule() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.statement_counters() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.statement_source() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.statement_store() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.statement_texts(p_queryids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.sweep(p_queue text, p_limit bigint, p_worker bigint, p_every double precision, p_search_every double precision) FROM PUBLIC;
 

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.core.statement_source import StatementSource, shortcomings
+
 OLDEST_SERVER = 140000
 CLOCK_SECONDS = 1.0
 CONNECTIONS_NEEDED = 10
@@ -42,8 +44,12 @@ class Server(msgspec.Struct, frozen=True):
     may_create_schema: bool
     owns_schema: bool | None
     has_event_trigger: bool
-    statements_installed: bool
     statements_loaded: bool
+    statements_version: str | None
+    statements_offered: str | None
+    statements_track: str | None
+    query_ids: str | None
+    reads_all: bool
     max_connections: int
     reserved_connections: int
     connections: int
@@ -101,7 +107,8 @@ def judge(facts: Facts, *, two_phase: bool) -> list[Finding]:
         _queue(server.queue_usage),
         _connections(server),
         _prepared(server.max_prepared_transactions, two_phase),
-        _statements(server),
+        *_statements(server),
+        _sessions(server),
     ]
     return found
 
@@ -265,14 +272,31 @@ def _prepared(slots: int, two_phase: bool) -> Finding:
     return Finding("ok", "two-phase commit", "not in use on this server")
 
 
-def _statements(server: Server) -> Finding:
-    if server.statements_installed and server.statements_loaded:
-        return Finding("ok", "pg_stat_statements", "installed")
-    if server.statements_installed:
-        return Finding(
-            "warning",
-            "pg_stat_statements",
-            "installed, but not loaded: it reports nothing",
-            "Add it to shared_preload_libraries and restart the server.",
-        )
-    return Finding("ok", "pg_stat_statements", "not installed; only needed for its counts and means")
+def _statements(server: Server) -> Iterator[Finding]:
+    source = StatementSource(
+        loaded=server.statements_loaded,
+        version=server.statements_version,
+        offered=server.statements_offered,
+        track=server.statements_track,
+        query_ids=server.query_ids,
+        reads_all=server.reads_all,
+        role_name=server.role_name,
+    )
+    found = shortcomings(source)
+    for one in found:
+        # nothing of ours needs it: who has not created it is not warned
+        level: Level = "ok" if server.statements_version is None else "warning"
+        yield Finding(level, "pg_stat_statements", one.detail, one.hint)
+    if not found:
+        yield Finding("ok", "pg_stat_statements", f"version {server.statements_version}")
+
+
+def _sessions(server: Server) -> Finding:
+    if server.reads_all:
+        return Finding("ok", "sessions", "what all of them wait for is seen")
+    return Finding(
+        "warning",
+        "sessions",
+        f"role {server.role_name} sees its own only: not what those of others do and wait for",
+        f"grant pg_read_all_stats to {server.role_name}",
+    )

@@ -7,7 +7,8 @@ pg_stat_statements counts since an entry was made and forgets entries when it is
 that has been executed, so one that was not there at the last look counts from zero, and one that is there counts
 from what it had. That holds as long as both looks were of the same counters (`Store`) and saw all of them. Where
 it does not hold nothing is counted and the time between is a gap. What is counted is never more than what
-happened; what may be missing is told (`Delta.lost`).
+happened; what may be missing is told (`Delta.lost`), but for an entry that was made and reset alone between two
+looks, and before Postgres 17 for one that was reset alone and has passed what it had.
 
 Minima, maxima, means and deviations cannot be subtracted. A maximum is known only where it must have happened in
 between: the entry began then, its maximum grew, or it was executed once. So each window has a lower and an upper

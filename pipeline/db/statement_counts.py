@@ -30,11 +30,14 @@ from pipeline.core.statement_delta import (
 )
 from pipeline.core.statement_source import StatementSource
 from pipeline.db.connection import Connection, Database, Record, translated
+from pipeline.db.queries import Queries, QueryId
 from pipeline.db.statements import statement
 from pipeline.errors import Busy
 
 MINUTE = 60
 HALF_SECONDS = 30.0  # a look of a minute belongs to the window in which its middle lies
+TEXTS = 20  # that are read at once: one of 64 kB takes milliseconds
+MAX_ASKED = 10_000
 TRIES = 3  # to see all counters without a reset in between
 
 
@@ -64,7 +67,11 @@ class StatementCounts:
     def __init__(self, database: Database, *, keep: int = KEEP) -> None:
         self._database = database
         self._keep = keep
+        self._queries = Queries(database)
         self._seen: _Seen | None = None
+        self._asked: set[int] = (
+            set()
+        )  # some texts are cut short or no SQL: these are not asked for again and again
 
     async def source(self) -> StatementSource:
         """What pg_stat_statements can tell here."""
@@ -80,6 +87,26 @@ class StatementCounts:
             return None
         look, self._seen = found
         return look
+
+    async def name(self) -> int:
+        """Learn what the statements look like that are kept and not known; returns how many were asked for.
+
+        The server reads all texts for it, however few are wanted, so this is not for every look.
+        """
+        found = {row["queryid"] for row in await self._database.fetch("statements/unnamed", self._keep)}
+        wanted = found - self._asked
+        if not wanted:
+            return 0
+        if len(self._asked) > MAX_ASKED:
+            self._asked.clear()
+        self._asked |= wanted
+        rows = await self._database.fetch("statements/texts", list(wanted))
+        texts = {
+            QueryId(row["dbid"], row["userid"], row["queryid"], row["toplevel"]): row["query"] for row in rows
+        }
+        for start in range(0, len(texts), TEXTS):
+            await self._queries.link(dict(list(texts.items())[start : start + TEXTS]))
+        return len(wanted)
 
     async def roll_up(self) -> None:
         """Sum up closed windows into those of the next levels."""
@@ -132,9 +159,10 @@ class StatementCounts:
 
     async def _add(self, connection: Connection, delta: Delta, since: float, until: float, known: float) -> None:
         start = (until - HALF_SECONDS) // MINUTE * MINUTE
+        gaps = int(delta.gap not in ("", "first"))
         await connection.execute(
             statement("statements/add_round"),
-            start, since, until, known, delta.deallocs, delta.vanished, delta.rebased, int(bool(delta.gap)),
+            start, since, until, known, delta.deallocs, delta.vanished, delta.rebased, gaps,
         )  # fmt: skip
         kept = list((await asyncio.to_thread(keep, delta.counts, self._keep)).items())
         if kept:

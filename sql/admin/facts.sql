@@ -11,8 +11,13 @@ select
     has_database_privilege(current_database(), 'create') as may_create_schema,
     (select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'pipeline') as owns_schema,
     exists (select from pg_event_trigger t where t.evtname = 'pgreflex_ddl') as has_event_trigger,
-    exists (select from pg_extension e where e.extname = 'pg_stat_statements') as statements_installed,
     exists (select from pg_settings s where s.name = 'pg_stat_statements.max') as statements_loaded,
+    (select e.extversion from pg_extension e where e.extname = 'pg_stat_statements') as statements_version,
+    (select a.default_version from pg_available_extensions a where a.name = 'pg_stat_statements')
+        as statements_offered,
+    current_setting('pg_stat_statements.track', true) as statements_track,
+    current_setting('compute_query_id', true) as query_ids,
+    pg_has_role(current_user, 'pg_read_all_stats', 'usage') as reads_all,
     current_setting('max_connections')::int as max_connections,
     current_setting('superuser_reserved_connections')::int
         + coalesce(current_setting('reserved_connections', true), '0')::int as reserved_connections,

@@ -30,6 +30,7 @@ FOR_APPLICATIONS = {
     "remember_queries",
     "resolve_alert",
     "start_workflow",
+    "statements",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 # Tells a transaction of itself.
@@ -64,6 +65,7 @@ RUN_AS_OWNER = {
     "resolve_alert",
     "start_alert_rule",
     "start_workflow",
+    "statements",
     "tell_ddl",
     "watched_over",
 }
@@ -78,6 +80,7 @@ CALLS = [
     "pipeline.remember_queries('{}', 1, '{}', '{}')",
     "pipeline.percentile('orders.insert', 0.5)",
     "pipeline.latency()",
+    "pipeline.statements()",
     "pipeline.raise_alert('disk.full', 'no room', 'warning')",
     "pipeline.resolve_alert('disk.full')",
     "pipeline.alerts()",
