@@ -5,8 +5,7 @@ percentile is computed.
 
 A window of five seconds is written within a second of its close, one part for each series; that is also what
 alerts of short windows are judged on. A crash loses the open window and what was not written yet, at most the
-last six seconds while the database answers. While it does not, parts are kept, up to MAX_PENDING of them;
-past that the newest are dropped and counted.
+last six seconds while the database answers.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
+from handlers.timing_writer import TimingWriter
 from pipeline.core.digest import Digest
 from pipeline.core.events import OP_NAMES, Event
-from pipeline.core.status import Quantiles, SeriesStatus
+from pipeline.core.status import Quantiles, SeriesStatus, TimingsStatus, sum_of_timings
 from pipeline.core.window import Part, Windows
-from pipeline.db.latency import Batch, LatencyStore
+from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
@@ -31,9 +31,9 @@ TICK_SECONDS = 1.0
 ROLL_SECONDS = 10.0
 PRUNE_SECONDS = 300.0
 STATUS_SECONDS = 5.0
+END_SECONDS = 5.0  # for the last of them, when the process ends
 STATUS_WINDOW_SECONDS = 300.0
 STATUS_SERIES = 100  # the busiest; the status is for people, the full list is pipeline.latency()
-MAX_PENDING = 60_000  # parts; about 200 MB at the very worst, far less with usual traffic
 
 log = structlog.get_logger("pgreflex.latency")
 
@@ -50,7 +50,9 @@ class LatencyRecorder:
     """Records timings. A Service, and an EventConsumer for the feed.
 
     leading: whether this process leads; only the leader rolls up and prunes. clock: Unix seconds, for timings
-    that bring no time of their own. windows: for another threshold or bound.
+    that bring no time of their own. windows: for other bounds. slow_ms: the threshold for slow. shared: timings of
+    the process, which the recorder that was started first writes, of those that still run; its threshold holds.
+    watching: keep `status` up to date.
     """
 
     name = "latency"
@@ -62,19 +64,20 @@ class LatencyRecorder:
         leading: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         windows: Windows | None = None,
+        slow_ms: float = 1000.0,
+        shared: Windows | None = None,
+        watching: bool = True,
     ) -> None:
         self._store = store
         self._leading = leading
-        self._clock = clock
-        self.windows = windows or Windows(clock)
-        self.dropped_total = 0
+        self.windows = windows or Windows(clock, slow_ms=slow_ms)
         self.unreadable_total = 0
-        self._pending: list[Batch] = []
+        self._writer = TimingWriter(store, self.windows, shared)
+        self._watching = watching
         self._status: tuple[SeriesStatus, ...] = ()
         self._problem = ""
         self._stopping = asyncio.Event()
-        self._due = {"roll_up": 0.0, "prune": 0.0, "status": 0.0}
-        self._flushing = asyncio.Lock()
+        self._due = {"clock": 0.0, "roll_up": 0.0, "prune": 0.0, "status": 0.0}
 
     # What comes in
 
@@ -84,7 +87,7 @@ class LatencyRecorder:
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Take the timings out of events: statements that were timed, and `pipeline.record_timing`."""
-        now = self._now()
+        now = self.windows.moment()
         for event in events:
             at = now if event.at is None else event.at
             if event.op == "e":
@@ -109,26 +112,29 @@ class LatencyRecorder:
 
     async def flush(self, *, everything: bool = False) -> None:
         """Write the windows that have closed; `everything`: the open ones too. Raises our database errors."""
-        async with self._flushing:
-            taken = self.windows.take(None if everything else self._now())
-            room = max(MAX_PENDING - sum(len(batch.parts) for batch in self._pending), 0)
-            self.dropped_total += sum(part.digest.count for part in taken[room:])
-            self._pending += self._store.number(taken[:room])
-            while self._pending:
-                await self._store.flush(self._pending[:1])
-                del self._pending[:1]
+        await self._writer.flush(everything=everything)
 
     async def quantiles(self, window_seconds: float) -> dict[str, SeriesStatus]:
         """Every series over the last `window_seconds` (at most 900), from the database and this memory."""
-        since = self._now() - window_seconds
+        since = self.windows.moment() - window_seconds
         merged: dict[str, Part] = {}
-        async with self._flushing:  # or a part that is just being written would count twice
-            written = await self._store.recent(window_seconds)
-            with self.windows.lock:
-                unwritten = [part for batch in self._pending for part in batch.parts] + self.windows.parts()
-                for part in written + [part for part in unwritten if part.start > since]:
+        async with self._writer.lock:  # or a part that is just being written would count twice
+            for part in await self._store.recent(window_seconds):
+                _merge(merged, part)
+            for part in self._writer.pending():
+                if part.start > since:
                     _merge(merged, part)
+            for windows in self._writer.sources():
+                with windows.lock:
+                    for part in windows.parts():
+                        if part.start > since:
+                            _merge(merged, part)
         return {name: _status(part, window_seconds) for name, part in merged.items()}
+
+    def totals(self) -> TimingsStatus:
+        """What became of the timings that this process takes care of, since its start."""
+        mine = [windows.totals() for windows in self._writer.sources()]
+        return sum_of_timings([*mine, TimingsStatus(unreadable_total=self.unreadable_total)])
 
     def status(self) -> tuple[SeriesStatus, ...]:
         """The busiest series over the last five minutes, from all processes; at most a few seconds old."""
@@ -136,8 +142,13 @@ class LatencyRecorder:
 
     # The service
 
+    def enter(self) -> None:
+        """Take part in what is shared, from now on."""
+        self._writer.enter()
+
     async def start(self) -> None:
-        await self._set_clock()
+        self.enter()
+        await self._writer.set_up()
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -153,24 +164,41 @@ class LatencyRecorder:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
-        await self.flush(everything=True)
+        await self._end()
 
     async def stop(self) -> None:
         self._stopping.set()
 
+    async def close(self) -> None:
+        """Write what there is, and leave what is shared to the next one. What cannot be written is counted."""
+        try:
+            await self._end()
+        finally:
+            self._writer.leave()
+
     def healthy(self) -> Health:
         if self._problem:
             return Health(False, self._problem)
-        if self.dropped_total:
-            return Health(True, f"{self.dropped_total} timings were dropped while the database was away")
-        if self.windows.overflowed_total:
+        totals = self.totals()
+        if totals.dropped_total:
+            return Health(True, f"{totals.dropped_total} timings were dropped while nobody wrote them")
+        if totals.overflowed_total:
             return Health(True, f"more than {self.windows.max_series} series; the rest goes to 'other'")
-        return Health(True, f"{self.windows.live_series()} series")
+        return Health(True, f"{totals.series} series")
+
+    async def _end(self) -> None:
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self.flush(everything=True)
+        except (PgreflexError, TimeoutError) as error:
+            lost = sum(part.digest.count for part in self._writer.pending())
+            log.warning("timings could not be written", timings=lost, error=describe(error))
 
     async def _tick(self) -> None:
         await self.flush()
-        if self._is_due("status", STATUS_SECONDS):
-            await self._set_clock()
+        if self._is_due("clock", STATUS_SECONDS):
+            await self._writer.set_up()
+        if self._watching and self._is_due("status", STATUS_SECONDS):
             found = await self.quantiles(STATUS_WINDOW_SECONDS)
             busiest = sorted(found.values(), key=lambda series: (-series.latency.count, series.name))
             self._status = tuple(busiest[:STATUS_SERIES])
@@ -179,15 +207,6 @@ class LatencyRecorder:
                 await self._store.roll_up()
             if self._is_due("prune", PRUNE_SECONDS):
                 await self._store.prune()
-
-    def _now(self) -> float:
-        return self._clock() + self.windows.ahead
-
-    async def _set_clock(self) -> None:
-        """Follow the database's clock: windows are judged by it, and hosts may be seconds apart."""
-        before = self._clock()
-        server = await self._store.clock()
-        self.windows.ahead = server - (before + self._clock()) / 2
 
     def _is_due(self, what: str, every: float) -> bool:
         now = asyncio.get_running_loop().time()

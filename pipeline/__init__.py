@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
-    from pipeline.app.timing import labels, record, timer
+    from pipeline.app.timing import TimingMiddleware, http_timing, labels, record, timer
     from pipeline.core.directives import Cancel, Discard, Retry, Snooze
     from pipeline.core.events import Event
     from pipeline.core.job import Job
@@ -41,6 +41,7 @@ __all__ = [
     "Rate",
     "Retry",
     "Snooze",
+    "TimingMiddleware",
     "Unique",
     "Workflow",
     "__version__",
@@ -53,6 +54,7 @@ __all__ = [
     "enqueue_in",
     "export",
     "http_cache",
+    "http_timing",
     "labels",
     "loader",
     "middleware",
@@ -74,6 +76,8 @@ _HOMES = {
     "transaction": "pipeline.app.caching",
     "enqueue": "pipeline.app.jobs",
     "enqueue_in": "pipeline.app.enqueue",
+    "TimingMiddleware": "pipeline.app.timing",
+    "http_timing": "pipeline.app.timing",
     "labels": "pipeline.app.timing",
     "record": "pipeline.app.timing",
     "timer": "pipeline.app.timing",

@@ -3859,6 +3859,39 @@ CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column 
     from (select format('%s.%I', p_alias, p_column)) e(x)
 $_$;
 
+CREATE FUNCTION pipeline.timing_ids(p_series text[], p_sources text[], p_names text[], p_labels text[]) RETURNS TABLE(series text, id integer)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with given as (
+        select g.*, k.id, k.last_at
+        from unnest(p_series, p_sources, p_names, p_labels) as g (series, source, name, labels)
+        left join pipeline.timing_series as k on k.series = g.series
+    ),
+    new as (
+        insert into pipeline.timing_series as t (series, source, name, labels, first_at, last_at)
+        select g.series, g.source, g.name, g.labels::jsonb, pipeline.now(), pipeline.now()
+        from given as g
+        where g.id is null
+        order by g.series collate "C"
+        on conflict (series) do update set last_at = greatest(t.last_at, excluded.last_at)
+        returning t.id, t.series
+    ),
+    touched as (
+        update pipeline.timing_series as t
+        set last_at = pipeline.now()
+        where t.id in (
+            select o.id
+            from pipeline.timing_series as o
+            where o.id in (select g.id from given as g where g.last_at < pipeline.now() - interval '1 hour')
+            for update skip locked
+        )
+    )
+    select g.series, g.id from given as g where g.id is not null
+    union all
+    select n.series, n.id from new as n
+$$;
+
 CREATE FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) RETURNS TABLE(series integer, start timestamp with time zone, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, means double precision[], weights double precision[])
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4273,6 +4306,28 @@ CREATE FUNCTION pipeline.write_statements(p_durable boolean, p_values text) RETU
             %s
         end if;$f$, pipeline.insert_statement('outbox_0', p_values), pipeline.insert_statement('outbox_1', p_values)) end)
 $_$;
+
+CREATE FUNCTION pipeline.write_timings(p_writer text, p_number bigint, p_start double precision, p_series integer[], p_counts bigint[], p_sums double precision[], p_lows double precision[], p_highs double precision[], p_errors bigint[], p_overs bigint[], p_rows bigint[], p_sizes integer[], p_centroids smallint[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pipeline.timing_batch (writer, number, start, written_at, series, digests)
+    select p_writer::uuid, p_number, to_timestamp(p_start), pipeline.now(),
+        array_agg(d.series order by d.place),
+        array_agg(
+            row(
+                d.series, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count,
+                p_centroids[d.upto - d.size + 1 : d.upto]
+            )::pipeline.timing_digest
+            order by d.place
+        )
+    from (
+        select u.*, sum(u.size) over (order by u.place)::int as upto
+        from unnest(p_series, p_counts, p_sums, p_lows, p_highs, p_errors, p_overs, p_rows, p_sizes)
+            with ordinality as u (series, count, sum, low, high, errors, over_count, row_count, size, place)
+    ) as d
+    on conflict do nothing
+$$;
 
 CREATE TABLE pipeline.activity_minute (
     start timestamp with time zone NOT NULL,

@@ -17,9 +17,9 @@ MODULES = [path.relative_to(ROOT).as_posix() for path in FILES]
 MOST_LINES = 400
 PUBLIC = [
     "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "Loaded", "PgreflexError",
-    "Rate", "Retry", "Snooze", "Unique", "Workflow",
-    "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache", "labels",
-    "loader", "middleware", "on", "record", "task", "timer", "transaction",
+    "Rate", "Retry", "Snooze", "TimingMiddleware", "Unique", "Workflow",
+    "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache",
+    "http_timing", "labels", "loader", "middleware", "on", "record", "task", "timer", "transaction",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.

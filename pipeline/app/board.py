@@ -15,7 +15,7 @@ from pipeline.core.cache_figures import together
 from pipeline.core.events import Batch
 from pipeline.core.recent import Recent
 from pipeline.core.snapshot import Snapshot
-from pipeline.core.status import CacheStatus
+from pipeline.core.status import CacheStatus, TimingsStatus, sum_of_timings
 from pipeline.feed.pump import Pump
 
 CACHE_CHANNEL = "pipeline.cache"  # on which processes tell how their caches do
@@ -77,17 +77,18 @@ class DeliveryMeter(Listener):
 
 
 class CacheReport(msgspec.Struct, frozen=True):
-    """What a process says of its cache on CACHE_CHANNEL."""
+    """What a process says of its cache, and of its timings, on CACHE_CHANNEL."""
 
     process: str
     cache: CacheStatus
+    timings: TimingsStatus = TimingsStatus()
 
 
 class CacheBoard(Listener):
-    """The caches of all processes, as they report them on the feed."""
+    """The caches and timings of all processes, as they report them on the feed."""
 
     def __init__(self) -> None:
-        self._reports: dict[str, tuple[float, CacheStatus]] = {}
+        self._reports: dict[str, tuple[float, CacheReport]] = {}
         self._decoder = msgspec.json.Decoder(CacheReport)
 
     def on_batch(self, batch: Batch) -> None:
@@ -98,12 +99,19 @@ class CacheBoard(Listener):
                 except msgspec.DecodeError as error:
                     log.warning("a report of a cache could not be read", error=str(error))
                     continue
-                self._reports[report.process] = (time.monotonic(), report.cache)
+                self._reports[report.process] = (time.monotonic(), report)
 
     def status(self, now: float) -> CacheStatus | None:
         """All caches together, or None when none has reported lately."""
-        self._reports = {
-            process: (at, cache) for process, (at, cache) in self._reports.items() if at > now - FORGET_SECONDS
-        }
-        caches = [cache for _at, cache in self._reports.values()]
+        caches = [report.cache for report in self._lately(now)]
         return together(caches) if caches else None
+
+    def timings(self, now: float, own: TimingsStatus) -> TimingsStatus:
+        """The timings of all processes together. own: of this one."""
+        return sum_of_timings([own, *(report.timings for report in self._lately(now))])
+
+    def _lately(self, now: float) -> list[CacheReport]:
+        self._reports = {
+            process: (at, report) for process, (at, report) in self._reports.items() if at > now - FORGET_SECONDS
+        }
+        return [report for _at, report in self._reports.values()]

@@ -22,6 +22,7 @@ import msgspec
 
 from handlers.cache import Cache
 from handlers.cache_shared import SharedLevel
+from handlers.latency import LatencyRecorder
 from pipeline.app import caching
 from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, CacheReport
@@ -29,6 +30,7 @@ from pipeline.app.jobs import Jobs
 from pipeline.app.keys import sealer
 from pipeline.app.poll_only import NeedsSession, PollOnly
 from pipeline.app.reporting import Reporter
+from pipeline.app.timing import recorder
 from pipeline.config import load
 from pipeline.core.feed import FeedSink
 from pipeline.core.snapshot import Snapshot
@@ -39,6 +41,7 @@ from pipeline.db.cache import CacheDatabase
 from pipeline.db.cache_shared import SharedTable, shared_database
 from pipeline.db.connection import Database
 from pipeline.db.jobs import JobStore, job_database
+from pipeline.db.latency import LatencyStore
 from pipeline.db.query_tags import QueryAnalyst
 from pipeline.db.replicas import Replicas
 from pipeline.db.rows import Lookups
@@ -61,7 +64,8 @@ class Client:
     further listeners of the feed. pump: stand by to pump the feed when no other process does. two_phase: as the
     setting feed.two_phase; it must be the same in every process that may pump. encryption_keys: as the setting
     jobs.encryption_keys. shared: as the setting cache.shared. self_check: read a sample of the cache's hits again,
-    at most one a second, to see that they were right.
+    at most one a second, to see that they were right. timings: write the timings of this process to this database;
+    of several clients that may, the one that was opened first does. slow_ms: as the setting timings.slow_ms.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Client:
         encryption_keys: Sequence[str] = (),
         shared: bool = False,
         self_check: bool = True,
+        timings: bool = True,
+        slow_ms: float = 1000.0,
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
@@ -110,9 +116,18 @@ class Client:
         self.workflows = WorkflowStore(self._job_database, registry=registry, sealer=seals)
         self.follower = Follower(listen_dsn or dsn, [self.cache, self.replicas, *sinks])
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
+        self.timings = LatencyRecorder(
+            LatencyStore(self.database),
+            leading=lambda: False,
+            shared=recorder if timings else None,
+            slow_ms=slow_ms,
+            watching=False,
+        )
         reporter = Reporter(self._report)
         poll_only = PollOnly()
         services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, self.shared, reporter]
+        if timings:
+            services.append(self.timings)
         if self_check:
             services.append(self.cache.self_check)
         if pump:
@@ -134,6 +149,7 @@ class Client:
             await self._standbys.open()
         await self._job_database.open()
         await self._shared_database.open()
+        self.timings.enter()
         self._supervisor.start()
         current_jobs.enter(self.jobs)
         caching.enter(self.cache)
@@ -144,6 +160,7 @@ class Client:
         caching.leave(self.cache)
         current_jobs.leave(self.jobs)
         await self._supervisor.stop()
+        await self.timings.close()
         pools = (self.database, self._probes, self._job_database, self._shared_database, self._standbys)
         for database in pools:
             if database is not None:
@@ -200,7 +217,7 @@ class Client:
         await emit(self.database, channel, payload)
 
     async def _report(self) -> None:
-        report = CacheReport(self._process, self.cache.status())
+        report = CacheReport(self._process, self.cache.status(), self.timings.totals())
         await self.emit(CACHE_CHANNEL, msgspec.json.encode(report).decode())
 
 
@@ -220,6 +237,7 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
         "shared": config.cache.shared,
         "two_phase": config.feed.two_phase,
         "self_check": config.cache.self_check,
+        "slow_ms": config.timings.slow_ms,
         "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],
     }
     return Client(dsn or config.dsn, **{**known, **options})

@@ -28,10 +28,10 @@ from pipeline.app import jobs
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
 from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
+from pipeline.app.timing import recorder
 from pipeline.config import Config
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
-from pipeline.core.window import Windows
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
 from pipeline.db.feed import FeedStore
@@ -73,7 +73,8 @@ class Daemon:
         self.latency = LatencyRecorder(
             LatencyStore(self.database),
             leading=self.leading,
-            windows=Windows(time.time, slow_ms=config.timings.slow_ms),
+            slow_ms=config.timings.slow_ms,
+            shared=recorder,
         )
         self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
         self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
@@ -152,6 +153,7 @@ class Daemon:
         finally:
             await self.web.stop()
             jobs.leave(self.job_calls)
+            await self.latency.close()
             await self.poster.close()
             await self.view_database.close()
             await self.job_database.close()
@@ -176,6 +178,7 @@ class Daemon:
             feed=None if self.poll_only.on else self.feed_status(),
             cache=self.caches.status(time.monotonic()),
             series=self.latency.status(),
+            timings=self.caches.timings(time.monotonic(), self.latency.totals()),
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),
             statements=self.statements.status(),

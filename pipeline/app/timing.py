@@ -15,13 +15,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import update_wrapper
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pipeline.core.timing_context import current_labels, labelled
 from pipeline.core.window import Live, Windows
 from pipeline.errors import UsageError
 
-__all__ = ["labels", "record", "recorder", "timer"]
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+    from pipeline.web.timing import App, Receive, Scope, Send
+
+__all__ = ["TimingMiddleware", "http_timing", "labels", "record", "recorder", "timer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,3 +124,26 @@ def labels(**labels: object) -> AbstractContextManager[None]:
 
 def _series(name: str, labels: Mapping[str, object], around: Mapping[str, object]) -> Live:
     return recorder.series(name, {**around, **labels} if around else labels)
+
+
+def http_timing() -> Middleware:
+    """Middleware for an aiohttp server: its response times by method, route and status, as the series `http`.
+
+    Queries and spans inside get the route as their label `endpoint`. Put it first, so that it sees what the
+    others do.
+    """
+    from pipeline.web.timing import http_timing as timing_of  # noqa: PLC0415 - aiohttp only where it is used
+
+    return timing_of(recorder)
+
+
+class TimingMiddleware:
+    """The same for ASGI: `app.add_middleware(pipeline.TimingMiddleware)`, or around any ASGI application."""
+
+    def __init__(self, app: App) -> None:
+        from pipeline.web.timing import AsgiTiming  # noqa: PLC0415 - as above
+
+        self._timing = AsgiTiming(app, recorder)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._timing(scope, receive, send)

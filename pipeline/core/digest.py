@@ -110,6 +110,10 @@ class Digest:
         pairs = sorted([*zip(self._means, self._weights, strict=True), *((value, 1.0) for value in self._values)])
         return [mean for mean, _ in pairs], [weight for _, weight in pairs]
 
+    def size(self) -> int:
+        """How many bytes the numbers in it take."""
+        return 8 * (len(self._values) + 2 * len(self._means))
+
     @classmethod
     def restore(
         cls, means: Sequence[float], weights: Sequence[float], *, total: float, low: float, high: float

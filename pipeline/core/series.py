@@ -14,7 +14,10 @@ import msgspec
 
 MAX_NAME = 200  # characters of a name, and of a label's value
 MAX_LABELS = 10
-_UNUSABLE = re.compile(r'[{}"\x00-\x1f\x7f]')  # what would make the text of a series ambiguous
+# What would make the text of a series ambiguous, or cannot be stored.
+_IN_NAMES = re.compile(r'[{}"\x00-\x1f\x7f]')
+_IN_KEYS = re.compile(r'[{}",=\x00-\x1f\x7f]')
+_IN_VALUES = re.compile(r'["\x00-\x1f\x7f]')
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -40,16 +43,15 @@ def series_name(name: str, labels: Mapping[str, object] | None = None) -> str:
 def usable(name: str, labels: Mapping[str, object] | None, source: str) -> tuple[Series, int]:
     """A series as it can be stored, and how many of its texts had to be cut or left out.
 
-    Braces, quotes and control characters become `_`, since the text of the series would be ambiguous. What is
-    longer than MAX_NAME gets a hash for its end, so that two long ones stay apart.
+    Characters that would make its text ambiguous, or cannot be stored, become `_`. What is longer than MAX_NAME
+    gets a hash for its end, so that two long ones stay apart.
     """
     pairs = sorted((str(key), _label(value)) for key, value in (labels or {}).items() if str(key))
     kept = pairs[:MAX_LABELS]
-    texts = [name, *(text for pair in kept for text in pair)]
-    short = [_short(text) for text in texts]
-    cut = sum(len(text) > MAX_NAME for text in texts) + len(pairs) - len(kept)
-    found = dict(zip(short[1::2], short[2::2], strict=True))
-    return Series(series_name(short[0], found), source, short[0], found), cut
+    found = {_short(key, _IN_KEYS): _short(value, _IN_VALUES) for key, value in kept}
+    cut = sum(len(text) > MAX_NAME for text in (name, *(text for pair in kept for text in pair)))
+    short = _short(name, _IN_NAMES)
+    return Series(series_name(short, found), source, short, found), cut + len(pairs) - len(kept)
 
 
 def _label(value: object) -> str:
@@ -58,8 +60,10 @@ def _label(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _short(text: str) -> str:
+def _short(text: str, unusable: re.Pattern[str]) -> str:
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
     if len(text) > MAX_NAME:
-        mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        mark = blake2b(text.encode(), digest_size=8).hexdigest()
         text = f"{text[: MAX_NAME - 17]}~{mark}"
-    return _UNUSABLE.sub("_", text)
+    return unusable.sub("_", text)

@@ -8,6 +8,8 @@ milliseconds where the name ends in `_ms` and seconds where it ends in `_seconds
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 
@@ -158,6 +160,32 @@ class SeriesStatus(msgspec.Struct, frozen=True):
     max_ms: float | None = None
 
 
+class TimingsStatus(msgspec.Struct, frozen=True):
+    """What became of the timings of some processes, in timings, since each of them started.
+
+    series: alive now. added: counted. rejected: no duration, no usable name, or too old. overflowed: counted in
+    a series "other", because there were too many. dropped: given up, while nobody wrote them. late: counted in a
+    window that had been written before. ahead: of a clock that runs ahead, counted as of now. cut: names and
+    labels that were too long. unreadable: timings from SQL that could not be read.
+    """
+
+    series: int = 0
+    added_total: int = 0
+    rejected_total: int = 0
+    overflowed_total: int = 0
+    dropped_total: int = 0
+    late_total: int = 0
+    ahead_total: int = 0
+    cut_total: int = 0
+    unreadable_total: int = 0
+
+
+def sum_of_timings(several: Iterable[TimingsStatus]) -> TimingsStatus:
+    """All of them together."""
+    whole = [msgspec.structs.astuple(one) for one in several]
+    return TimingsStatus(*(sum(figures) for figures in zip(*whole, strict=True)))
+
+
 class AlertStatus(msgspec.Struct, frozen=True):
     """One alert instance that is not inactive. Times are Unix seconds."""
 
@@ -237,6 +265,7 @@ class Status(msgspec.Struct, frozen=True):
     feed: FeedStatus | None = None
     cache: CacheStatus | None = None
     series: tuple[SeriesStatus, ...] = ()
+    timings: TimingsStatus | None = None
     alerts: tuple[AlertStatus, ...] = ()
     jobs: JobsStatus | None = None
     statements: StatementsStatus | None = None

@@ -1,30 +1,64 @@
 """The labels that whatever is timed inside gets: of the endpoint that is served, of the user who asks.
 
 Owns: the context variable and how labels nest. Knows nothing of what is timed.
+
+A label may be known only later: which route a request takes is found out inside of the middleware that times it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import MappingProxyType
 
 _NONE: Mapping[str, object] = MappingProxyType({})
-_labels: ContextVar[Mapping[str, object]] = ContextVar("pgreflex_labels", default=_NONE)
+Late = Callable[[], Mapping[str, object] | None]
+
+
+class _Held:
+    """The labels of one block. values: with those around it, once all are known."""
+
+    __slots__ = ("late", "outer", "own", "values")
+
+    def __init__(self, own: Mapping[str, object], outer: _Held | None, late: Late | None = None) -> None:
+        self.own = own
+        self.outer = outer
+        self.late = late
+        self.values: Mapping[str, object] | None = None
+
+    def gather(self) -> Mapping[str, object]:
+        if self.values is not None:
+            return self.values
+        around = _NONE if self.outer is None else self.outer.gather()
+        found = self.late() if self.late is not None else None
+        values = MappingProxyType({**around, **(found or {}), **self.own})
+        known = self.late is None or found is not None
+        if known and (self.outer is None or self.outer.values is not None):
+            self.values = values
+        return values
+
+
+_held: ContextVar[_Held | None] = ContextVar("pgreflex_labels", default=None)
 
 
 def current_labels() -> Mapping[str, object]:
     """The labels that hold here; empty outside. The same object until they change."""
-    return _labels.get()
+    held = _held.get()
+    if held is None:
+        return _NONE
+    return held.gather() if held.values is None else held.values
 
 
 @contextmanager
-def labelled(labels: Mapping[str, object]) -> Iterator[None]:
-    """Inside, `labels` hold beside those of the outside; of the same key the inner one."""
-    token = _labels.set(MappingProxyType({**_labels.get(), **labels}))
+def labelled(labels: Mapping[str, object], *, late: Late | None = None) -> Iterator[None]:
+    """Inside, `labels` hold beside those of the outside; of the same key the inner one.
+
+    late: further ones; asked whenever the labels are wanted, until it knows them. Must not raise.
+    """
+    token = _held.set(_Held(labels, _held.get(), late))
     try:
         yield
     finally:
         with suppress(ValueError):  # a generator may be left in another context than it was entered in
-            _labels.reset(token)
+            _held.reset(token)

@@ -23,28 +23,19 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import RLock
 
-import msgspec
-
 from pipeline.core.digest import Digest
+from pipeline.core.part import BASE_SECONDS, KEEP_SECONDS, LEVELS, Part, window_start
 from pipeline.core.series import Series, series_name, usable
+from pipeline.core.status import TimingsStatus
 
 __all__ = [
     "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_MS", "OTHER",
     "Live", "Part", "Series", "Windows", "series_name", "window_start",
 ]  # fmt: skip
 
-BASE_SECONDS = 5  # an alert may be judged on windows as short as this
-LEVELS = (BASE_SECONDS, 60, 300, 3_600, 86_400)
-KEEP_SECONDS = {  # a part that has been rolled up is kept this long; the last level ends here
-    BASE_SECONDS: 20 * 60,
-    60: 48 * 3_600,
-    300: 7 * 86_400,
-    3_600: 30 * 86_400,
-    86_400: 400 * 86_400,
-}
 MAX_SERIES = 10_000
 MAX_OTHERS = 1_000  # names that get a series for what is over the bound; the rest shares one
 MAX_PARTS = 20_000  # two windows of all series; at most 80 MB
@@ -52,31 +43,10 @@ MAX_MS = 1e12  # 31 years; sums of these stay finite and exact to the millisecon
 MAX_LATE_SECONDS = KEEP_SECONDS[60]
 OTHER = "other"
 BATCH = 512  # values that wait for the digest: 4 KB a series
+FOLD = 50
 
 
 _NOTHING = Series("", "", "")
-
-
-class Part(msgspec.Struct):
-    """What one writer saw of one series in one window. Values are milliseconds.
-
-    over: how many were above the writer's threshold for slow. rows: how many rows the statements returned or
-    changed. count, sum, low and high live in the digest.
-    """
-
-    series: Series
-    start: int
-    digest: Digest
-    errors: int = 0
-    over: int = 0
-    rows: int = 0
-
-    def merge(self, other: Part) -> None:
-        """Take in another part; the counts stay exact."""
-        self.digest.merge(other.digest)
-        self.errors += other.errors
-        self.over += other.over
-        self.rows += other.rows
 
 
 class Live:
@@ -163,6 +133,40 @@ class Windows:
         self._held = 0
         self._taken_until = float("-inf")
         self._swept_at = float("-inf")
+        self._readers: list[object] = []
+
+    # Who takes
+
+    def enter(self, reader: object) -> None:
+        """From now on this one may take what is here, if nobody has entered before it; for several clients."""
+        if not any(one is reader for one in self._readers):
+            self._readers.append(reader)
+
+    def leave(self, reader: object) -> None:
+        """No longer; who entered next takes what comes."""
+        self._readers = [one for one in self._readers if one is not reader]
+
+    def is_read_by(self, reader: object) -> bool:
+        """Whether this one is to take what is here. One does at a time, so nothing goes to two databases."""
+        readers = self._readers
+        return bool(readers) and readers[0] is reader
+
+    def moment(self) -> float:
+        """What time it is by the database's clock."""
+        return self.clock() + self.ahead
+
+    def totals(self) -> TimingsStatus:
+        """What was counted since the start."""
+        return TimingsStatus(
+            series=len(self._lives),
+            added_total=self.added_total,
+            rejected_total=self.rejected_total,
+            overflowed_total=self.overflowed_total,
+            dropped_total=self.dropped_total,
+            late_total=self.late_total,
+            ahead_total=self.ahead_total,
+            cut_total=self.cut_total,
+        )
 
     # Series
 
@@ -306,7 +310,8 @@ class Windows:
 
         now: by the database's clock. A window that lies far ahead, from before the clock was set back, has closed.
         """
-        self._fold_all(now)
+        for _ in self.fold():
+            pass
         with self.lock:
             ready = [
                 start
@@ -321,15 +326,26 @@ class Windows:
 
     def parts(self) -> list[Part]:
         """What is held now; not copies: hold `lock` while you read them."""
-        self._fold_all(None)
+        for _ in self.fold():
+            pass
         return [part for parts in self._windows.values() for part in parts.values()]
 
-    def _fold_all(self, now: float | None) -> None:
+    def fold(self) -> Iterator[None]:
+        """Move what all handles have gathered to the parts, and pause after FOLD of them: 50 take 2 ms at most."""
+        folded, limit = 0, self.moment() + 2 * BASE_SECONDS
         for live in [*self._lives.values(), *self._others.values()]:
+            if live.start > limit:
+                live._end = 0.0  # the clock was set back
             if live._values or live._failed:
                 self._fold(live)
-            if now is not None and live.start > now + 2 * BASE_SECONDS:
-                live._end = 0.0
+                folded += 1
+                if folded % FOLD == 0:
+                    yield
+
+    def give_up(self, count: int) -> None:
+        """Note that so many timings that were taken could not be written."""
+        with self.lock:
+            self.dropped_total += count
 
 
 class _Nowhere(Live):
@@ -343,8 +359,3 @@ class _Nowhere(Live):
     def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
         self._windows._reject()
         return False
-
-
-def window_start(at: float, seconds: int = BASE_SECONDS) -> int:
-    """The start of the window that `at` lies in."""
-    return int(at // seconds) * seconds

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
@@ -26,6 +27,7 @@ from pipeline.core.status import (
     Quantiles,
     SeriesStatus,
     Status,
+    TimingsStatus,
 )
 from pipeline.web.source import Sampler
 
@@ -47,6 +49,8 @@ class StatusCollector(Collector):
             yield from _families(_cache(status.cache))
         if status.series is not None:
             yield from _families(_series(status.series))
+        if status.timings is not None:
+            yield from _families(_timings(status.timings))
         if status.alerts is not None:
             yield from _families(_alerts(status.alerts))
         if status.jobs is not None:
@@ -193,6 +197,15 @@ def _series(series: Iterable[SeriesStatus]) -> tuple[Figure, ...]:
         errors.add(one.errors, labels)
         longest.add(None if one.max_ms is None else one.max_ms / 1000, labels)
     return latency, samples, errors, longest
+
+
+def _timings(timings: TimingsStatus) -> tuple[Figure, ...]:
+    figures = msgspec.structs.asdict(timings)
+    series = gauge("timing_series", "Series that are alive, over all processes.").add(figures.pop("series"))
+    ends = counter("timings", "Timings by what became of them.")
+    for name, number in figures.items():
+        ends.add(number, {"end": name.removesuffix("_total")})
+    return series, ends
 
 
 def _alerts(alerts: tuple[AlertStatus, ...]) -> tuple[Figure]:

@@ -13,19 +13,7 @@
 -- $12 int[]: how many numbers the centroids of each take
 -- $13 smallint[]: the centroids of all, one after the other
 -- locks: the new row only
-insert into pipeline.timing_batch (writer, number, start, written_at, series, digests)
-select $1::text::uuid, $2, to_timestamp($3::float8), pipeline.now(), array_agg(d.series order by d.place), array_agg(
-    row(
-        d.series, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count,
-        ($13::smallint[])[d.upto - d.size + 1 : d.upto]
-    )::pipeline.timing_digest
-    order by d.place
+select pipeline.write_timings(
+    $1, $2, $3::float8, $4::int[], $5::bigint[], $6::float8[], $7::float8[], $8::float8[], $9::bigint[], $10::bigint[],
+    $11::bigint[], $12::int[], $13::smallint[]
 )
-from (
-    select u.*, sum(u.size) over (order by u.place)::int as upto
-    from unnest(
-        $4::int[], $5::bigint[], $6::float8[], $7::float8[], $8::float8[], $9::bigint[], $10::bigint[], $11::bigint[],
-        $12::int[]
-    ) with ordinality as u (series, count, sum, low, high, errors, over_count, row_count, size, place)
-) as d
-on conflict do nothing

@@ -51,12 +51,12 @@ async def test_every_statement_of_the_sql_page_runs_in_the_order_of_the_page(sql
 
 
 async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: asyncpg.Connection) -> None:
-    # what is internal is either closed to the public or part of how the feed, the percentiles and shared values
+    # what is internal is either closed to the public or part of how the feed, the timings and shared values
     # are read
     internal = {
         "now", "fake_now", "epoch", "lineage", "enqueue_rows", "series_name", "latency_level", "watch_problem",
         "watched_over", "cache_get", "cache_put", "cache_raise", "cache_release", "cache_turn",
-        "changes_since", "contained", "own_changes", "remember_queries",
+        "changes_since", "contained", "own_changes", "remember_queries", "timing_ids", "write_timings",
     }  # fmt: skip
     rows = await sql.fetch(
         "select distinct proname from pg_proc where pronamespace = 'pipeline'::regnamespace"

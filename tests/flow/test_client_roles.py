@@ -48,6 +48,9 @@ async def test_with_usage_of_the_schema_a_client_caches_and_is_told_of_changes(
             await eventually(lambda: client.cache.healthy().ok)
             await sql.execute("insert into item values (1, 'old')")
             await eventually(lambda: client.follower.events_total)
+            pipeline.record("role", 1.0)
+            await client.timings.flush(everything=True)
+            assert await sql.fetchval("select count(*) from pipeline.timing_series where name = 'role'") == 1
             assert await names(client) == ["old"]
             hits = client.cache.status().hits_total
             assert await names(client) == ["old"]

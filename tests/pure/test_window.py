@@ -135,7 +135,8 @@ def test_long_names_and_labels_are_cut_and_stay_apart() -> None:
 
 def test_what_would_make_the_name_of_a_series_ambiguous_is_replaced() -> None:
     windows, _clock = windows_at()
-    assert windows.series('a{b="c"}\n', {"k": 'say "x"'}).series.text == 'a_b=_c___{k="say _x_"}'
+    live = windows.series('a{b="c"}\n', {'k",l="': 'say "x"', "route": "/orders/{id}"})
+    assert live.series.text == 'a_b=_c___{k__l__="say _x_",route="/orders/{id}"}'
 
 
 def test_errors_slow_ones_and_rows_are_counted_beside_the_digest() -> None:

@@ -31,6 +31,8 @@ FOR_APPLICATIONS = {
     "resolve_alert",
     "start_workflow",
     "statements",
+    "timing_ids",
+    "write_timings",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 # Tells a transaction of itself.
@@ -67,7 +69,9 @@ RUN_AS_OWNER = {
     "start_workflow",
     "statements",
     "tell_ddl",
+    "timing_ids",
     "watched_over",
+    "write_timings",
 }
 CALLS = [
     "pipeline.emit('mail.sent', '{}')",

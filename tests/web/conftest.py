@@ -20,6 +20,7 @@ from pipeline.core.status import (
     SeriesStatus,
     ServiceHealth,
     Status,
+    TimingsStatus,
     WatchStatus,
 )
 from pipeline.runtime import Health
@@ -130,6 +131,7 @@ def busy_status() -> Status:
                 NamespaceFigures("", 4, 3_040, 0, 0),
             ),
         ),
+        timings=TimingsStatus(series=12, added_total=88_000, rejected_total=3, overflowed_total=40),
         series=(
             SeriesStatus("orders.insert", Quantiles(0.42, 1.9, 6.3, 12_840, 300), errors=0, max_ms=41.0),
             SeriesStatus("orders.update", Quantiles(0.61, 2.4, 9.8, 8_113, 300), errors=3, max_ms=122.0),

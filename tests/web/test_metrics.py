@@ -69,6 +69,8 @@ async def test_the_figures_of_the_status_are_there_in_base_units(http: Client) -
         ("pgreflex_series_seconds", (("quantile", "0.95"), ("series", "http GET /orders"))): 0.031,
         ("pgreflex_series_max_seconds", (("series", "http GET /orders"),)): 1.84,
         ("pgreflex_series_errors", (("series", "orders.update"),)): 3,
+        ("pgreflex_timing_series", ()): 12,
+        ("pgreflex_timings_total", (("end", "overflowed"),)): 40,
         ("pgreflex_alerts", (("state", "firing"),)): 1,
         ("pgreflex_alerts", (("state", "pending"),)): 1,
         ("pgreflex_jobs", (("queue", "mail"), ("state", "ready"))): 1840,

@@ -1,0 +1,89 @@
+"""Takes timings out of memory once their window is over, and writes them.
+
+Owns: what has been taken and is not written yet, and its bound. Must not know SQL or how a percentile is computed.
+
+While the database is away what was taken is kept, up to PENDING_BYTES; past that the oldest is given up and
+counted. What may have been written, since only the answer was lost, is written again as the same batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipeline.core.window import Part, Windows, window_start
+from pipeline.db.latency import Batch, LatencyStore
+
+PENDING_BYTES = 48 << 20  # half an hour of 100 series with 30 values each, a window of 10,000 series that are full
+
+
+class TimingWriter:
+    """own: what only this writer takes. shared: what several may take; this one does while it is its turn."""
+
+    def __init__(self, store: LatencyStore, own: Windows, shared: Windows | None = None) -> None:
+        self._store = store
+        self._own = own
+        self._shared = shared
+        self.lock = asyncio.Lock()  # held while something is taken or written
+        self._pending: list[tuple[Batch, int, Windows]] = []  # with the size, and where it comes from
+        self._bytes = 0
+        self._window = 0
+
+    def sources(self) -> list[Windows]:
+        """What it takes from now."""
+        if self._shared is not None and self._shared.is_read_by(self):
+            return [self._own, self._shared]
+        return [self._own]
+
+    def enter(self) -> None:
+        """Take part in what is shared."""
+        if self._shared is not None:
+            self._shared.enter(self)
+
+    def leave(self) -> None:
+        """No longer take part; what is still pending is given up."""
+        if self._shared is not None:
+            self._shared.leave(self)
+        while self._pending:
+            self._give_up()
+
+    def pending(self) -> list[Part]:
+        """What was taken and is not known to be written. Hold `lock` meanwhile."""
+        return [part for batch, _size, _windows in self._pending for part in batch.parts]
+
+    async def set_up(self) -> None:
+        """Follow the database's clock, by which windows are judged, since hosts may be seconds apart."""
+        for windows in self.sources():
+            windows.slow_ms = self._own.slow_ms
+        asked = [(windows, windows.clock()) for windows in self.sources()]
+        server = await self._store.clock()
+        for windows, before in asked:
+            windows.ahead = server - (before + windows.clock()) / 2
+
+    async def flush(self, *, everything: bool = False) -> None:
+        """Write the windows that have closed; `everything`: the open ones too. Raises our database errors."""
+        async with self.lock:
+            window = window_start(self._own.moment())
+            if everything or window != self._window:
+                self._window = window
+                for windows in self.sources():
+                    for _ in windows.fold():
+                        await asyncio.sleep(0)  # whoever else runs on this loop must not wait for all of it
+                    self._keep(windows, windows.take(None if everything else windows.moment()))
+            while self._pending:
+                batch, size, _windows = self._pending[0]
+                await self._store.flush([batch])
+                del self._pending[0]
+                self._bytes -= size
+
+    def _keep(self, windows: Windows, parts: list[Part]) -> None:
+        for batch in self._store.number(parts):
+            size = sum(part.size() for part in batch.parts)
+            self._pending.append((batch, size, windows))
+            self._bytes += size
+        while self._bytes > PENDING_BYTES:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        batch, size, windows = self._pending.pop(0)
+        self._bytes -= size
+        windows.give_up(sum(part.digest.count for part in batch.parts))
