@@ -1004,6 +1004,21 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.claim_plan(p_fingerprint text) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with turn as (
+        insert into pipeline.plan_turn as t (fingerprint, at, outcome)
+        values (p_fingerprint, pipeline.now(), 'asked')
+        on conflict (fingerprint) do update
+            set at = excluded.at, outcome = excluded.outcome, reason = ''
+            where t.at <= excluded.at - interval '1 hour'
+        returning 1
+    )
+    select exists (select from turn)
+$$;
+
 CREATE FUNCTION pipeline.claimable(p_queue text, p_priority smallint, p_key text) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2627,6 +2642,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.refuse_plan(p_fingerprint text, p_outcome text, p_reason text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    update pipeline.plan_turn set outcome = p_outcome, reason = left(p_reason, 500) where fingerprint = p_fingerprint
+$$;
+
 CREATE FUNCTION pipeline.refuse_unique(p_task text, p_unique text, p_for interval, p_states text[], p_on_clash text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3105,6 +3127,35 @@ CREATE FUNCTION pipeline.running(p_queue text) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select coalesce(sum(cardinality(e.ids)), 0) from pipeline.lease e where e.queue = p_queue
+$$;
+
+CREATE FUNCTION pipeline.save_plan(p_fingerprint text, p_shape text, p_summary text, p_kind text, p_plan json, p_settings jsonb, p_ms double precision) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now constant timestamptz := pipeline.now();
+    v_last pipeline.plan;
+begin
+    update pipeline.plan_turn set outcome = 'planned', reason = '' where fingerprint = p_fingerprint;
+    select p.* into v_last
+    from pipeline.plan as p
+    where p.fingerprint = p_fingerprint
+    order by p.first_at desc, p.id desc
+    limit 1
+    for update;
+    if v_last.shape = p_shape then
+        update pipeline.plan as p
+        set last_at = greatest(p.last_at, v_now), times = p.times + 1, slowest_ms = greatest(p.slowest_ms, p_ms),
+            kind = case when p_kind = 'analyzed' then p_kind else p.kind end,
+            plan = case when p_kind = 'analyzed' then p_plan else p.plan end
+        where p.id = v_last.id;
+        return null;
+    end if;
+    insert into pipeline.plan (fingerprint, shape, summary, kind, plan, settings, first_at, last_at, slowest_ms)
+    values (p_fingerprint, p_shape, p_summary, p_kind, p_plan, p_settings, v_now, v_now, p_ms);
+    return v_last.summary;
+end
 $$;
 
 CREATE FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text) RETURNS text
@@ -4936,7 +4987,7 @@ CREATE TABLE pipeline.plan (
     shape text NOT NULL COLLATE pg_catalog."C",
     summary text NOT NULL,
     kind text NOT NULL,
-    plan jsonb NOT NULL,
+    plan json NOT NULL,
     settings jsonb NOT NULL,
     first_at timestamp with time zone NOT NULL,
     last_at timestamp with time zone NOT NULL,

@@ -55,11 +55,7 @@ class Look:
 
     async def plan(self, source: Source) -> Plan:
         """Raises NotCacheable with the reason."""
-        try:
-            tree = await self._parse(source)
-            await self._follow(tree, source.text, self._path)
-        except RecursionError:
-            raise NotCacheable("it is nested too deeply", hint=VOUCH) from None
+        tree = await self.check(source)
         sentinel, *rest = queries(tree)
         [target] = sentinel.nodes("targetList")
         constant = target.node("expr")
@@ -73,6 +69,15 @@ class Look:
             for query in queries(body):
                 inner.add(query)
         return make_plan([*found.found, *inner.found], await self._watches(), self._columns)
+
+    async def check(self, source: Source) -> Item:
+        """The tree of a query that does nothing but read, and why it is none: raises NotCacheable."""
+        try:
+            tree = await self._parse(source)
+            await self._follow(tree, source.text, self._path)
+        except RecursionError:
+            raise NotCacheable("it is nested too deeply", hint=VOUCH) from None
+        return tree
 
     async def _parse(self, source: Source) -> Item:
         """The tree of a text, behind that of the sentinel."""

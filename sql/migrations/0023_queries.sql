@@ -37,7 +37,7 @@ create table pipeline.plan (
     shape text collate "C" not null,
     summary text not null,
     kind text not null check (kind in ('generic', 'analyzed')),
-    plan jsonb not null,
+    plan json not null,
     settings jsonb not null,
     first_at timestamptz not null,
     last_at timestamptz not null,
