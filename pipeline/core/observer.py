@@ -1,6 +1,9 @@
-"""What an instrumented driver tells: the seam between drivers and what is made of their queries.
+"""What an instrumented driver reports, and the small readings that all drivers share.
 
-Owns: the protocol. Knows neither drivers nor series.
+Owns: the interface between a driver that is watched and whoever counts, the row count in a command's tag, the
+name of an error, and when a transaction began and ended. Must not know any driver, nor what becomes of a timing.
+
+A report never carries an argument of a query or the message of an error: both may hold people's data.
 """
 
 from __future__ import annotations
@@ -9,10 +12,66 @@ from typing import Protocol
 
 
 class Observer(Protocol):
-    """Hears of every query of an instrumented driver, on any thread. Must not raise, and must not block."""
+    """Takes reports, on any thread; none of its methods may raise or block."""
 
     def query(self, text: str, seconds: float, *, rows: int | None, error: str | None) -> None:
-        """A query has ended. text: as it was sent, without arguments. rows: returned or changed; None: unknown.
-
-        error: an SQLSTATE or the name of an exception's class, never its message; None: it went well.
+        """One query ended. text: as it was sent. rows: returned or changed; None where nobody can know.
+        error: an SQLSTATE, or the name of the exception's class for what the server did not say.
         """
+
+    def transaction(self, seconds: float, *, error: str | None) -> None:
+        """One transaction ended, from before BEGIN until after COMMIT or ROLLBACK. error: as above, of the
+        statement that it failed with; None when it was committed or rolled back on purpose.
+        """
+
+    def refused(self, what: str, reason: str) -> None:
+        """Something could not be instrumented, and works on without."""
+
+    def failed(self, fault: Exception) -> None:
+        """A report could not be made: a mistake of ours, which the application must not notice."""
+
+
+class Span:
+    """When the transaction of one connection began, and what it failed with.
+
+    began: a moment in seconds, 0 while there is none.
+    """
+
+    __slots__ = ("_error", "began", "observe")
+
+    def __init__(self, observe: Observer) -> None:
+        self.observe = observe
+        self._error: str | None = None
+        self.began = 0.0
+
+    def after(
+        self, inside: bool, started: float, ended: float, *, error: str | None = None, committed: bool = False
+    ) -> bool:
+        """A statement ran from `started` until `ended`. inside: whether a transaction is open now. committed:
+        it was a COMMIT that succeeded. Returns whether a transaction ended with it.
+        """
+        if inside and not self.began:
+            self.began, self._error = started, None
+        if not self.began:
+            return False
+        if error is not None:
+            self._error = error
+        if inside:
+            return False
+        began, self.began = self.began, 0.0
+        self.observe.transaction(ended - began, error=None if committed else self._error)
+        return True
+
+
+def rows_of(tag: str | bytes | None) -> int | None:
+    """The count in a command's tag: 5 for `INSERT 0 5` and `SELECT 5`, 0 for `BEGIN`; None without a tag."""
+    if not tag:
+        return None
+    last = tag.split()[-1]
+    return int(last) if last.isdigit() else 0
+
+
+def error_name(error: BaseException) -> str:
+    """The SQLSTATE of an error of the server, else the name of its class: `TimeoutError`, `CancelledError`."""
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) and len(state) == 5 else type(error).__name__
