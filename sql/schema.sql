@@ -1993,91 +1993,110 @@ CREATE FUNCTION pipeline.latency(over interval DEFAULT '01:00:00'::interval) RET
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select s.series, s.count, s.sum / s.count, s.quantiles[1], s.quantiles[2], s.quantiles[3], s.high, s.errors
-    from pipeline.latency_summary(
-        '%', true, pipeline.now() - latency.over, 'infinity', pipeline.latency_level(latency.over),
-        array[0.5, 0.95, 0.99]
-    ) as s
-    order by s.count desc, s.series
+    select t.series, t.count, t.mean, t.p50, t.p95, t.p99, t.max, t.errors
+    from pipeline.timing_top(latency.over, 'calls', null, 'series', null, null, null, 'latency') as t
+    order by t.count desc, t.series
 $$;
 
-CREATE FUNCTION pipeline.latency_level(p_over interval) RETURNS integer
-    LANGUAGE sql IMMUTABLE
+CREATE FUNCTION pipeline.latency_histogram(series text, over interval DEFAULT '01:00:00'::interval, bounds double precision[] DEFAULT NULL::double precision[], labels jsonb DEFAULT NULL::jsonb) RETURNS TABLE(above double precision, upto double precision, count bigint, share double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-    select case
-        when p_over <= interval '15 minutes' then 5
-        when p_over <= interval '3 hours' then 60
-        when p_over <= interval '1 day' then 300
-        when p_over <= interval '7 days' then 3600
-        else 86400
-    end
-$$;
-
-CREATE FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) RETURNS TABLE(series text, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, quantiles double precision[])
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+declare
+    v_since timestamptz := pipeline.timing_since(latency_histogram.over, 'latency_histogram');
+    v_ids int[];
+    v_level record := pipeline.timing_level(latency_histogram.over);
+    v_edge timestamptz;
 begin
+    perform pipeline.timing_check_labels(latency_histogram.labels, 'latency_histogram');
+    if cardinality(latency_histogram.bounds) = 0 or cardinality(latency_histogram.bounds) > 1000
+        or exists (
+            select from (
+                select b.bound, lag(b.bound) over (order by b.place) as before
+                from unnest(latency_histogram.bounds) with ordinality as b (bound, place)
+            ) as b
+            where b.bound is null or b.bound = 'NaN' or b.bound = 'Infinity' or b.bound < 0 or b.bound <= b.before
+        )
+    then
+        raise exception 'latency_histogram: bounds must be 1 to 1,000 numbers of milliseconds, ascending, not %',
+            left(latency_histogram.bounds::text, 100)
+            using errcode = '22023', hint = 'Such as ''{10, 100, 1000}''.';
+    end if;
+    v_ids := pipeline.timing_find(latency_histogram.series, latency_histogram.labels);
     return query
     with part as materialized (
-        select s.series, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.means, p.weights
-        from pipeline.timing_parts(
-            (
-                select array_agg(k.id)
-                from pipeline.timing_series as k
-                where k.series = p_series or (p_like and k.series like p_series)
-            ),
-            p_from, p_to, p_level
-        ) as p
-        join pipeline.timing_series as s on s.id = p.series
+        select p.* from pipeline.timing_span(v_ids, v_since, 'infinity', v_level.level, v_level.edge, true) as p
     ),
     total as (
-        select p.series, sum(p.count)::bigint as count, sum(p.sum) as sum, min(p.low) as low, max(p.high) as high,
-            sum(p.errors)::bigint as errors, sum(p.over_count)::bigint as over_count
-        from part as p
-        group by p.series
+        select sum(p.count)::bigint as count, min(p.low) as low, max(p.high) as high from part as p having count(*) > 0
     ),
-    knot as (
-        select p.series,
-            sum(c.weight) over (
-                partition by p.series order by c.mean, c.weight rows unbounded preceding
-            ) - c.weight + (c.weight - 1) / 2 as rank,
-            least(greatest(c.mean, t.low), t.high) as value
+    -- from the greatest bound below every timing to the least one below none
+    usual as (
+        select array_agg(b.bound order by b.bound) as bounds
+        from total as t
+        cross join lateral (
+            select s.bound, lead(s.bound) over o as next, lag(s.bound) over o as before
+            from (
+                select (d.digit * power(10::numeric, e.exponent))::float8 as bound
+                from generate_series(-3, 13) as e (exponent)
+                cross join unnest(array[1, 2, 5]) as d (digit)
+            ) as s
+            window o as (order by s.bound)
+        ) as b
+        where (b.next >= t.low or b.next is null) and (b.before < t.high or b.before is null)
+    ),
+    chosen as (
+        select coalesce(latency_histogram.bounds, u.bounds) as bounds from usual as u
+    ),
+    centroid as (
+        select c.weight, sum(c.weight) over ordered as upto, least(greatest(c.mean, t.low), t.high) as value,
+            lead(c.weight) over ordered as next_weight,
+            least(greatest(coalesce(lead(c.mean) over ordered, t.high), t.low), t.high) as next_value
         from part as p
-        join total as t on t.series = p.series
+        cross join total as t
         cross join lateral unnest(p.means, p.weights) as c (mean, weight)
-        union all
-        select t.series, 0, t.low from total as t
-        union all
-        select t.series, t.count - 1, t.high from total as t
+        window ordered as (order by c.mean, c.weight rows unbounded preceding)
     ),
-    segment as (
-        select k.series, k.rank, k.value, lead(k.rank) over o as next_rank, lead(k.value) over o as next_value
-        from knot as k
-        window o as (partition by k.series order by k.rank, k.value)
+    -- the line of which pipeline.timing_summary reads the quantiles, piece by piece
+    piece as (
+        select c.upto - c.weight + (c.weight - 1) / 2 as rank, c.value,
+            coalesce(c.upto + (c.next_weight - 1) / 2, t.count - 1) as next_rank, c.next_value
+        from centroid as c
+        cross join total as t
+        union all
+        select 0, t.low, (c.weight - 1) / 2, c.value
+        from centroid as c
+        cross join total as t
+        where c.upto = c.weight
     ),
-    answer as (
-        select s.series, array_agg(
-            case
-                when s.next_rank is null then s.value
-                else least(
-                    s.value + (s.next_value - s.value) * ((q.q * (t.count - 1) - s.rank) / (s.next_rank - s.rank)),
-                    s.next_value
-                )
-            end
-            order by q.place
-        ) as quantiles
-        from segment as s
-        join total as t on t.series = s.series
-        join unnest(p_quantiles) with ordinality as q (q, place)
-            on s.rank <= q.q * (t.count - 1) and (q.q * (t.count - 1) < s.next_rank or s.next_rank is null)
-        group by s.series
+    counted as (
+        select b.place, b.bound, case
+            when b.bound < t.low then 0
+            when b.bound >= t.high then t.count
+            else floor(p.rank + (b.bound - p.value) / (p.next_value - p.value) * (p.next_rank - p.rank))::bigint + 1
+        end as upto
+        from chosen as h
+        cross join total as t
+        cross join lateral unnest(h.bounds) with ordinality as b (bound, place)
+        left join piece as p on p.value <= b.bound and b.bound < p.next_value
+        union all
+        select cardinality(h.bounds) + 1, null, t.count
+        from chosen as h
+        cross join total as t
+        where latency_histogram.bounds is not null
     )
-    select t.series::text, t.count, t.sum, t.low, t.high, t.errors, t.over_count, a.quantiles
-    from total as t
-    join answer as a on a.series = t.series;
+    select r.above, r.bound, r.count, r.count::float8 / t.count
+    from (
+        select c.place, c.bound, coalesce(lag(c.bound) over o, 0) as above,
+            c.upto - coalesce(lag(c.upto) over o, 0) as count
+        from counted as c
+        window o as (order by c.place)
+    ) as r
+    cross join total as t
+    where latency_histogram.bounds is not null or r.bound >= t.low
+    order by r.place;
 end
 $$;
 
@@ -2356,20 +2375,25 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.percentile(series text, q double precision, over interval DEFAULT '01:00:00'::interval) RETURNS double precision
+CREATE FUNCTION pipeline.percentile(series text, q double precision, over interval DEFAULT '01:00:00'::interval, labels jsonb DEFAULT NULL::jsonb) RETURNS double precision
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    v_since timestamptz := pipeline.timing_since(percentile.over, 'percentile');
+    v_ids int[];
 begin
     if percentile.q is null or not percentile.q between 0 and 1 then
         raise exception 'percentile: q must lie between 0 and 1, not %', coalesce(percentile.q::text, 'null')
             using errcode = '22023', hint = 'The 99th percentile is 0.99.';
     end if;
+    perform pipeline.timing_check_labels(percentile.labels, 'percentile');
+    v_ids := pipeline.timing_find(percentile.series, percentile.labels);
     return (
         select s.quantiles[1]
-        from pipeline.latency_summary(
-            percentile.series, false, pipeline.now() - percentile.over, 'infinity',
-            pipeline.latency_level(percentile.over), array[percentile.q]
+        from pipeline.timing_level(percentile.over) as l
+        cross join lateral pipeline.timing_summary(
+            v_ids, array_fill(0, array[cardinality(v_ids)]), v_since, 'infinity', l.level, l.edge, array[percentile.q]
         ) as s
     );
 end
@@ -3365,6 +3389,24 @@ CREATE FUNCTION pipeline.slot_of(p_newest bigint, p_place integer) RETURNS bigin
     select p_newest - ((p_newest - p_place) % 65 + 65) % 65
 $$;
 
+CREATE FUNCTION pipeline.slow_queries(over interval DEFAULT '01:00:00'::interval, by text DEFAULT 'total'::text, most integer DEFAULT 20, labels jsonb DEFAULT NULL::jsonb) RETURNS TABLE(fingerprint text, query text, calls bigint, total double precision, mean double precision, p50 double precision, p95 double precision, p99 double precision, max double precision, errors bigint, rows bigint, share double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select f.fingerprint, q.text, t.count, t.total, t.mean, t.p50, t.p95, t.p99, t.max, t.errors, t.rows, t.share
+    from pipeline.timing_top(
+        slow_queries.over, slow_queries.by, slow_queries.most, 'fingerprint', 'query', 'query', slow_queries.labels,
+        'slow_queries'
+    ) with ordinality as t (
+        series, source, name, labels, count, total, mean, p50, p95, p99, max, errors, slow, rows, share, first_at, place
+    )
+    cross join lateral (
+        select coalesce(pipeline.fingerprint_now(t.labels ->> 'fingerprint'), 'other') as fingerprint
+    ) as f
+    left join pipeline.query as q on q.fingerprint = f.fingerprint
+    order by t.place
+$$;
+
 CREATE FUNCTION pipeline.spare_triggers(p_watch pipeline.watch) RETURNS TABLE(relation oid, name name)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3910,6 +3952,56 @@ CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column 
     from (select format('%s.%I', p_alias, p_column)) e(x)
 $_$;
 
+CREATE FUNCTION pipeline.timing_check_labels(p_labels jsonb, p_asker text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if jsonb_typeof(p_labels) <> 'object' then
+        raise exception '%: labels must be a JSON object, not %', p_asker, left(p_labels::text, 50)
+            using errcode = '22023', hint = 'Such as ''{"region": "eu"}''.';
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_find(p_series text, p_labels jsonb) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(array_agg(s.id), '{}')
+    from pipeline.timing_series as s
+    where (
+            p_series is null or s.series = p_series or s.name = p_series
+            or s.series = left(p_series, -2) and right(p_series, 2) = '{}'
+        )
+        and (
+            p_labels is null or s.labels @> p_labels
+            or s.labels @> (p_labels - 'fingerprint') and s.labels ->> 'fingerprint' in (
+                select q.fingerprint from pipeline.query as q where q.moved_to = p_labels ->> 'fingerprint'
+            )
+        )
+$$;
+
+CREATE FUNCTION pipeline.timing_history(series text, over interval DEFAULT '01:00:00'::interval, step interval DEFAULT NULL::interval, labels jsonb DEFAULT NULL::jsonb) RETURNS TABLE(at timestamp with time zone, count bigint, errors bigint, mean double precision, p50 double precision, p95 double precision, p99 double precision, max double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_since timestamptz := pipeline.timing_since(timing_history.over, 'timing_history');
+    v_step record := pipeline.timing_step(timing_history.over, timing_history.step);
+    v_ids int[];
+begin
+    perform pipeline.timing_check_labels(timing_history.labels, 'timing_history');
+    v_ids := pipeline.timing_find(timing_history.series, timing_history.labels);
+    return query
+    select p.at, coalesce(p.count, 0), coalesce(p.errors, 0), p.sum / p.count, p.quantiles[1], p.quantiles[2],
+        p.quantiles[3], p.high
+    from pipeline.timing_points(v_ids, array_fill(0, array[cardinality(v_ids)]), v_since, v_step.step, v_step.level) as p
+    order by p.at;
+end
+$$;
+
 CREATE FUNCTION pipeline.timing_ids(p_series text[], p_sources text[], p_names text[], p_labels text[]) RETURNS TABLE(series text, id integer)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3943,35 +4035,29 @@ CREATE FUNCTION pipeline.timing_ids(p_series text[], p_sources text[], p_names t
     select n.series, n.id from new as n
 $$;
 
+CREATE FUNCTION pipeline.timing_level(p_over interval, OUT level integer, OUT edge integer) RETURNS record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select l.level, l.edge
+    from (
+        values (interval '3 minutes', 5, 5), ('15 minutes', 60, 5), ('3 hours', 300, 60), ('40 hours', 3600, 300),
+            ('29 days', 86400, 3600), (p_over, 86400, 86400)
+    ) as l (upto, level, edge)
+    where p_over <= l.upto
+    order by l.upto, l.level
+    limit 1
+$$;
+
 CREATE FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) RETURNS TABLE(series integer, start timestamp with time zone, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, means double precision[], weights double precision[])
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
-declare
-    v_from timestamptz := case
-        when isfinite(p_from) then date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch') else p_from
-    end;
 begin
     return query
-    with part as (
-        select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
-        from pipeline.timing_part as p
-        where p.seconds = p_level and p.series = any(p_ids) and p.start >= v_from and p.start < p_to
-        union all
-        select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
-        from pipeline.timing_roll as r
-        join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
-        where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
-        union all
-        select d.series, b.start, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count, d.centroids
-        from pipeline.timing_batch as b
-        cross join unnest(b.digests) as d
-        where (p_level = 5 or not b.rolled) and b.start >= v_from and b.start < p_to
-          and b.series && p_ids and d.series = any(p_ids)
-    )
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, c.means, c.weights
-    from part as p
+    from pipeline.timing_stored(p_ids, p_from, p_to, p_level) as p
     cross join lateral (
         select
             array_agg(
@@ -3993,6 +4079,353 @@ begin
             p.centroids[2 + (cardinality(p.centroids) - 1) / (1 + p.centroids[1]) :]
         ) as u (mean, weight)
     ) as c;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_points(p_ids integer[], p_groups integer[], p_since timestamp with time zone, p_step integer, p_level integer) RETURNS TABLE(grp integer, at timestamp with time zone, count bigint, sum double precision, high double precision, errors bigint, quantiles double precision[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with step as (
+        select n
+        from generate_series(
+            floor(extract(epoch from p_since) / p_step)::bigint, floor(extract(epoch from pipeline.now()) / p_step)::bigint
+        ) as n
+    ),
+    found as (
+        select s.*
+        from pipeline.timing_summary(
+            p_ids, p_groups, to_timestamp(floor(extract(epoch from p_since) / p_step) * p_step), 'infinity', p_level, p_level,
+            array[0.5, 0.95, 0.99], make_interval(secs => p_step)
+        ) as s
+    )
+    select g.grp, to_timestamp(step.n * p_step), f.count, f.sum, f.high, f.errors, f.quantiles
+    from step
+    cross join (select distinct grp from unnest(p_groups) as u (grp)) as g
+    left join found as f on f.slot = step.n and f.grp = g.grp
+    order by g.grp, step.n
+$$;
+
+CREATE FUNCTION pipeline.timing_series_list(only_name text DEFAULT NULL::text) RETURNS TABLE(series text, source text, name text, labels jsonb, first_at timestamp with time zone, last_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.series, s.source, s.name, s.labels, s.first_at, s.last_at
+    from pipeline.timing_series as s
+    where only_name is null or s.name = only_name or s.series = only_name
+    order by s.series
+$$;
+
+CREATE FUNCTION pipeline.timing_since(p_over interval, p_asker text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if p_over is null or p_over <= interval '0' then
+        raise exception '%: over must be longer than nothing, not %', p_asker, coalesce(p_over::text, 'null')
+            using errcode = '22023', hint = 'The last hour is interval ''1 hour''.';
+    end if;
+    return pipeline.now() - least(p_over, interval '401 days');
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_span(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_edge integer, p_digests boolean) RETURNS TABLE(series integer, start timestamp with time zone, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, means double precision[], weights double precision[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_begin timestamptz := date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch');
+    v_span record;
+begin
+    if p_edge < p_level and v_begin < p_from then
+        v_begin := v_begin + make_interval(secs => p_level);
+    end if;
+    for v_span in
+        select p_from as since, least(v_begin, p_to) as upto, p_edge as level where p_from < v_begin
+        union all
+        select v_begin, p_to, p_level where v_begin < p_to
+    loop
+        if p_digests then
+            return query select * from pipeline.timing_parts(p_ids, v_span.since, v_span.upto, v_span.level);
+        else
+            return query
+            select s.series, s.start, s.count, s.sum, s.low, s.high, s.errors, s.over_count, s.row_count,
+                null::float8[], null::float8[]
+            from pipeline.timing_stored(p_ids, v_span.since, v_span.upto, v_span.level) as s;
+        end if;
+    end loop;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_step(p_over interval, p_step interval, OUT step integer, OUT level integer) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_over double precision := extract(epoch from p_over);
+    v_step double precision := extract(epoch from p_step);
+    v_kept text;
+begin
+    -- a level that ends up beside the step: what it is kept for, less what a roll-up may be behind
+    select s.step, l.level
+    into step, level
+    from (
+        values (5, 15 * 60), (60, 47 * 3600), (300, 6.9 * 86400), (3600, 29.9 * 86400), (86400, 401 * 86400)
+    ) as l (level, kept)
+    join unnest(
+        case
+            when v_step is not null then array[v_step]
+            else array[5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800]
+        end
+    ) as s (step) on s.step > 0 and mod(s.step::numeric, l.level) = 0
+    where least(v_over, 400 * 86400) <= l.kept and least(v_over, 400 * 86400) / s.step <= case when v_step is null then 60 else 1500 end
+    order by s.step, l.level desc
+    limit 1;
+    if step is null then
+        v_kept := case
+            when v_over <= 15 * 60 then '5 seconds'
+            when v_over <= 47 * 3600 then '1 minute'
+            when v_over <= 6.9 * 86400 then '5 minutes'
+            when v_over <= 29.9 * 86400 then '1 hour'
+            else '1 day'
+        end;
+        raise exception 'timing_history: a step of % does not fit a span of %', p_step, p_over
+            using errcode = '22023',
+            hint = format('For this span it is a multiple of %s, and there are at most 1,500 of them.', v_kept);
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_stored(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) RETURNS TABLE(series integer, start timestamp with time zone, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, centroids smallint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_from timestamptz := case
+        when isfinite(p_from) then date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch') else p_from
+    end;
+begin
+    return query
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+    from pipeline.timing_part as p
+    where p.seconds = p_level and p.series = any(p_ids) and p.start >= v_from and p.start < p_to
+    union all
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+    from pipeline.timing_roll as r
+    join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
+    where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
+    union all
+    select d.series, b.start, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count, d.centroids
+    from pipeline.timing_batch as b
+    cross join unnest(b.digests) as d
+    where (p_level = 5 or not b.rolled) and b.start >= v_from and b.start < p_to
+      and b.series && p_ids and d.series = any(p_ids);
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_summary(p_ids integer[], p_groups integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_edge integer, p_quantiles double precision[], p_step interval DEFAULT NULL::interval) RETURNS TABLE(grp integer, slot bigint, count bigint, sum double precision, low double precision, high double precision, errors bigint, over_count bigint, row_count bigint, quantiles double precision[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    v_step double precision := extract(epoch from p_step);
+begin
+    return query
+    with part as materialized (
+        select g.grp, coalesce(floor(extract(epoch from f.start)::float8 / v_step), 0)::bigint as slot,
+            f.count, f.sum, f.low, f.high, f.errors, f.over_count, f.row_count, f.means, f.weights
+        from pipeline.timing_span(p_ids, p_from, p_to, p_level, p_edge, cardinality(p_quantiles) > 0) as f
+        join unnest(p_ids, p_groups) as g (series, grp) on g.series = f.series
+    ),
+    total as (
+        -- dividing what is next to nothing is an error in Postgres, and one absurd value must not hide a series
+        select p.grp, p.slot, sum(p.count)::bigint as count,
+            sum(case when p.sum < 1e-290 then 0 else p.sum end) as sum, min(p.low) as low, max(p.high) as high,
+            sum(p.errors)::bigint as errors, sum(p.over_count)::bigint as over_count,
+            sum(p.row_count)::bigint as row_count
+        from part as p
+        group by p.grp, p.slot
+    ),
+    centroid as (
+        select p.grp, p.slot, c.mean, c.weight, sum(c.weight) over ordered as upto,
+            lead(c.mean) over ordered as next_mean, lead(c.weight) over ordered as next_weight
+        from part as p
+        cross join lateral unnest(p.means, p.weights) as c (mean, weight)
+        window ordered as (partition by p.grp, p.slot order by c.mean, c.weight rows unbounded preceding)
+    ),
+    -- the centroid that stands just before the rank that is asked for, or the first one
+    nearest as (
+        select t.grp, t.slot, q.place, q.q * (t.count - 1) as target, t.low, t.high, t.count,
+            c.upto - c.weight + (c.weight - 1) / 2 as rank, least(greatest(c.mean, t.low), t.high) as value,
+            coalesce(c.upto + (c.next_weight - 1) / 2, t.count - 1) as next_rank,
+            least(greatest(coalesce(c.next_mean, t.high), t.low), t.high) as next_value
+        from centroid as c
+        join total as t on t.grp = c.grp and t.slot = c.slot
+        cross join unnest(p_quantiles) with ordinality as q (q, place)
+        where (c.upto - c.weight + (c.weight - 1) / 2 <= q.q * (t.count - 1) or c.upto = c.weight)
+          and (q.q * (t.count - 1) < c.upto + (c.next_weight - 1) / 2 or c.next_weight is null)
+    ),
+    answer as (
+        select n.grp, n.slot, array_agg(
+            case
+                when n.next_value - n.low < 1e-290 then n.next_value
+                when n.target < n.rank then least(n.low + (n.value - n.low) * (n.target / n.rank), n.value)
+                when n.target >= n.next_rank then n.next_value
+                else least(
+                    n.value + (n.next_value - n.value) * ((n.target - n.rank) / (n.next_rank - n.rank)), n.next_value
+                )
+            end
+            order by n.place
+        ) as quantiles
+        from nearest as n
+        group by n.grp, n.slot
+    )
+    select t.grp, t.slot, t.count, t.sum, t.low, t.high, t.errors, t.over_count, t.row_count, a.quantiles
+    from total as t
+    left join answer as a on a.grp = t.grp and a.slot = t.slot;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_top(p_over interval, p_by text, p_most integer, p_per text, p_source text, p_name text, p_labels jsonb, p_asker text) RETURNS TABLE(series text, source text, name text, labels jsonb, count bigint, total double precision, mean double precision, p50 double precision, p95 double precision, p99 double precision, max double precision, errors bigint, slow bigint, rows bigint, share double precision, first_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_since timestamptz := pipeline.timing_since(p_over, p_asker);
+    v_level record := pipeline.timing_level(p_over);
+    v_ranked bool := p_by in ('p50', 'p95', 'p99');
+    v_qs double precision[] := array[0.5, 0.95, 0.99];
+    v_found int[];
+    v_ids int[];
+    v_groups int[];
+begin
+    perform pipeline.timing_check_labels(p_labels, p_asker);
+    if p_by is null or p_by not in ('total', 'calls', 'errors', 'mean', 'max', 'p50', 'p95', 'p99') then
+        raise exception '%: cannot order by %', p_asker, coalesce(left(p_by, 50), 'null')
+            using errcode = '22023', hint = 'One of total, calls, errors, mean, max, p50, p95, p99.';
+    end if;
+    if p_most < 1 then
+        raise exception '%: most must be 1 or more, not %', p_asker, p_most using errcode = '22023';
+    end if;
+    if p_name is not null or p_labels is not null then
+        v_found := pipeline.timing_find(p_name, p_labels);
+    end if;
+    select array_agg(s.id order by s.id), array_agg(s.grp order by s.id)
+    into v_ids, v_groups
+    from (
+        select s.id, min(s.id) over (
+            partition by s.source, s.name, case p_per
+                when 'series' then s.series
+                when 'fingerprint' then coalesce(q.moved_to, s.labels ->> 'fingerprint', 'other')
+            end
+        ) as grp
+        from pipeline.timing_series as s
+        left join pipeline.query as q on p_per = 'fingerprint' and q.fingerprint = s.labels ->> 'fingerprint'
+        where s.last_at >= v_since - interval '65 minutes'  -- it is up to an hour behind
+          and (p_source is null or s.source = p_source)
+          and (v_found is null or s.id = any(v_found))
+    ) as s;
+    return query
+    with counted as (
+        select t.*, t.sum / nullif(sum(t.sum) over (), 0) as share
+        from pipeline.timing_summary(
+            v_ids, v_groups, v_since, 'infinity', v_level.level, v_level.edge,
+            case when v_ranked then v_qs else '{}' end
+        ) as t
+    ),
+    chosen as materialized (
+        select t.*
+        from counted as t
+        order by case p_by
+            when 'total' then t.sum
+            when 'calls' then t.count
+            when 'errors' then t.errors
+            when 'mean' then t.sum / t.count
+            when 'max' then t.high
+            else t.quantiles[array_position(array['p50', 'p95', 'p99'], p_by)]
+        end desc, t.sum desc, t.grp
+        limit p_most
+    ),
+    measured as (
+        select t.grp, t.quantiles
+        from chosen as t
+        where v_ranked
+        union all
+        select q.grp, q.quantiles
+        from (
+            select array_agg(i.id) as ids, array_agg(i.grp) as groups
+            from unnest(v_ids, v_groups) as i (id, grp)
+            where i.grp in (select t.grp from chosen as t)
+        ) as i
+        cross join lateral pipeline.timing_summary(
+            i.ids, i.groups, v_since, 'infinity', v_level.level, v_level.edge, v_qs
+        ) as q
+        where not v_ranked
+    ),
+    seen as (
+        select i.grp, min(s.first_at) as first_at
+        from unnest(v_ids, v_groups) as i (id, grp)
+        join pipeline.timing_series as s on s.id = i.id
+        group by i.grp
+    )
+    select case when p_per = 'series' then s.series else s.name end, s.source, s.name,
+        case when p_per <> 'name' then s.labels end, t.count, t.sum, t.sum / t.count,
+        m.quantiles[1], m.quantiles[2], m.quantiles[3], t.high, t.errors, t.over_count, t.row_count, t.share,
+        n.first_at
+    from chosen as t
+    join pipeline.timing_series as s on s.id = t.grp
+    join measured as m on m.grp = t.grp
+    join seen as n on n.grp = t.grp
+    order by case p_by
+        when 'total' then t.sum
+        when 'calls' then t.count
+        when 'errors' then t.errors
+        when 'mean' then t.sum / t.count
+        when 'max' then t.high
+        else m.quantiles[array_position(array['p50', 'p95', 'p99'], p_by)]
+    end desc, t.sum desc, t.grp;
+end
+$$;
+
+CREATE FUNCTION pipeline.timing_totals(series text, over interval DEFAULT '01:00:00'::interval, labels jsonb DEFAULT NULL::jsonb) RETURNS TABLE(count bigint, total double precision, mean double precision, p50 double precision, p95 double precision, p99 double precision, min double precision, max double precision, errors bigint, slow bigint, rows bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_since timestamptz := pipeline.timing_since(timing_totals.over, 'timing_totals');
+    v_ids int[];
+begin
+    perform pipeline.timing_check_labels(timing_totals.labels, 'timing_totals');
+    v_ids := pipeline.timing_find(timing_totals.series, timing_totals.labels);
+    return query
+    select s.count, s.sum, s.sum / s.count, s.quantiles[1], s.quantiles[2], s.quantiles[3], s.low, s.high, s.errors,
+        s.over_count, s.row_count
+    from pipeline.timing_level(timing_totals.over) as l
+    cross join lateral pipeline.timing_summary(
+        v_ids, array_fill(0, array[cardinality(v_ids)]), v_since, 'infinity', l.level, l.edge, array[0.5, 0.95, 0.99]
+    ) as s;
+end
+$$;
+
+CREATE FUNCTION pipeline.top_series(over interval DEFAULT '01:00:00'::interval, by text DEFAULT 'total'::text, most integer DEFAULT 20, only_source text DEFAULT NULL::text, only_name text DEFAULT NULL::text, only_labels jsonb DEFAULT NULL::jsonb, per text DEFAULT 'series'::text) RETURNS TABLE(series text, source text, name text, labels jsonb, count bigint, total double precision, mean double precision, p50 double precision, p95 double precision, p99 double precision, max double precision, errors bigint, slow bigint, rows bigint, share double precision, first_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if top_series.per is null or top_series.per not in ('series', 'name') then
+        raise exception 'top_series: per must be series or name, not %', coalesce(left(top_series.per, 50), 'null')
+            using errcode = '22023';
+    end if;
+    return query select t.* from pipeline.timing_top(
+        top_series.over, top_series.by, top_series.most, top_series.per, top_series.only_source,
+        top_series.only_name, top_series.only_labels, 'top_series'
+    ) as t;
 end
 $$;
 
@@ -5922,8 +6355,6 @@ REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBL
 
 REVOKE ALL ON FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.latency_summary(p_series text, p_like boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_quantiles double precision[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION pipeline.lock_gently(p_relation oid, p_mode text, p_patience interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.lock_workflows(p_ids bigint[]) FROM PUBLIC;
@@ -6032,7 +6463,27 @@ REVOKE ALL ON FUNCTION pipeline.tell_schema_changes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.timing_check_labels(p_labels jsonb, p_asker text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_find(p_series text, p_labels jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_level(p_over interval, OUT level integer, OUT edge integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_points(p_ids integer[], p_groups integer[], p_since timestamp with time zone, p_step integer, p_level integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_since(p_over interval, p_asker text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_span(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_edge integer, p_digests boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_step(p_over interval, p_step interval, OUT step integer, OUT level integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_stored(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_summary(p_ids integer[], p_groups integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_level integer, p_edge integer, p_quantiles double precision[], p_step interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_top(p_over interval, p_by text, p_most integer, p_per text, p_source text, p_name text, p_labels jsonb, p_asker text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
 

@@ -52,6 +52,7 @@ from pipeline.web.access import Tokens
 from pipeline.web.changes import ChangeStreams
 from pipeline.web.jobs import JobsApi
 from pipeline.web.outgoing import Poster
+from pipeline.web.performance import PerformanceApi
 from pipeline.web.server import WebServer
 from pipeline.web.source import Liveness
 
@@ -111,6 +112,7 @@ class Daemon:
             port=config.http.port,
             tokens=tokens(config),
             jobs=JobsApi(store, self.view_database),
+            performance=PerformanceApi(self.view_database),
             changes=changes,
         )
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))

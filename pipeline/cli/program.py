@@ -27,6 +27,7 @@ from pipeline.cli.queues import queues
 from pipeline.cli.run import run
 from pipeline.cli.schedules import schedules
 from pipeline.cli.session import Programs, Session
+from pipeline.cli.timings import timings
 from pipeline.cli.version import version
 from pipeline.cli.watch import unwatch, watch, watched
 from pipeline.cli.workers import workers
@@ -35,7 +36,7 @@ from pipeline.errors import DatabaseUnavailable, PgreflexError
 
 VERBS = (
     run, demo, migrate, watch, unwatch, watched, emit, enqueue, jobs, queues, workers, workflows, schedules,
-    cache, check, status, health, version,
+    timings, cache, check, status, health, version,
 )  # fmt: skip
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 

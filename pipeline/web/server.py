@@ -27,6 +27,7 @@ from pipeline.web.health import Probes
 from pipeline.web.jobs import JobsApi
 from pipeline.web.metrics import MetricsPage
 from pipeline.web.page import Page, add_safety_headers
+from pipeline.web.performance import PerformanceApi
 from pipeline.web.problems import errors_as_problems, explain
 from pipeline.web.source import STATUS_TIMEOUT, Sampler, StatusSource
 
@@ -53,9 +54,9 @@ class WebServer:
 
     source: where the figures come from. host, port: the address to bind; port 0 takes any free one.
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
-    allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs: the part
-    for jobs and queues, where there is a database. changes: the stream of changes, where the feed is
-    followed. Raises ConfigError when these do not fit together.
+    allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs,
+    performance: the parts for jobs and queues and for timings, where there is a database. changes: the stream of
+    changes, where the feed is followed. Raises ConfigError when these do not fit together.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class WebServer:
         allowed_hosts: Collection[str] = (),
         status_timeout: float = STATUS_TIMEOUT,
         jobs: JobsApi | None = None,
+        performance: PerformanceApi | None = None,
         changes: ChangeStreams | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
@@ -76,6 +78,7 @@ class WebServer:
         self._port = port
         self._source = source
         self._jobs = jobs
+        self._performance = performance
         self._changes = changes
         self._access = Access(host, tokens, allowed_hosts)
         self._sampler = Sampler(source, timeout=status_timeout)
@@ -154,6 +157,8 @@ class WebServer:
             part.add_to(app.router)
         if self._jobs is not None:
             self._jobs.add_to(app.router)
+        if self._performance is not None:
+            self._performance.add_to(app.router)
         if self._changes is not None:
             self._changes.add_to(app.router)
         app.router.add_get("/errors/{code}", explain)

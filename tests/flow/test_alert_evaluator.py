@@ -212,14 +212,14 @@ async def test_a_rule_that_cannot_be_judged_says_why_and_holds_up_no_other(
 ) -> None:
     await sql.execute(
         """
-        alter function pipeline.latency_summary rename to real_summary;
-        create function pipeline.latency_summary(text, bool, timestamptz, timestamptz, int, float8[])
-        returns table (series text, count bigint, sum float8, low float8, high float8, errors bigint,
-            over_count bigint, quantiles float8[])
+        alter function pipeline.timing_summary rename to real_summary;
+        create function pipeline.timing_summary(int[], int[], timestamptz, timestamptz, int, int, float8[])
+        returns table (grp int, count bigint, sum float8, high float8, errors bigint, quantiles float8[])
         language plpgsql as $$
         begin
-            if $1 = 'a' then raise exception 'no luck'; end if;
-            return query select * from pipeline.real_summary($1, $2, $3, $4, $5, $6);
+            if $1 is null then raise exception 'no luck'; end if;  -- there is no series a
+            return query select r.grp, r.count, r.sum, r.high, r.errors, r.quantiles
+            from pipeline.real_summary($1, $2, $3, $4, $5, $6, $7) as r;
         end $$
         """
     )

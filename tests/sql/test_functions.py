@@ -24,6 +24,7 @@ FOR_APPLICATIONS = {
     "enqueue_rows",
     "invalidate",
     "latency",
+    "latency_histogram",
     "percentile",
     "raise_alert",
     "rate_limit",
@@ -36,11 +37,16 @@ FOR_APPLICATIONS = {
     "statements",
     "timing_ids",
     "write_timings",
+    "slow_queries",
+    "timing_history",
+    "timing_series_list",
+    "timing_totals",
+    "top_series",
 }
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 # Tells a transaction of itself.
 FOR_WRITERS = {"own_changes"}
-OPEN_PARTS = {"fake_now", "latency_level", "now", "series_name", "watch_problem", "watched"}
+OPEN_PARTS = {"fake_now", "now", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
 FOR_FOLLOWERS = {"changes_since", "contained", "epoch", "lineage", "watched_over"}
 READABLE = {"leader", "ring"}
@@ -61,6 +67,7 @@ RUN_AS_OWNER = {
     "enqueue_rows",
     "follow_ddl",
     "latency",
+    "latency_histogram",
     "maintain_archive",
     "own_changes",
     "percentile",
@@ -70,12 +77,17 @@ RUN_AS_OWNER = {
     "refuse_plan",
     "remember_queries",
     "resolve_alert",
+    "slow_queries",
     "start_alert_rule",
     "save_plan",
     "start_workflow",
     "statements",
     "tell_ddl",
     "timing_ids",
+    "timing_history",
+    "timing_series_list",
+    "timing_totals",
+    "top_series",
     "watched_over",
     "write_timings",
 }
@@ -94,6 +106,12 @@ CALLS = [
     "pipeline.percentile('orders.insert', 0.5)",
     "pipeline.latency()",
     "pipeline.statements()",
+    "pipeline.latency_histogram('orders.insert')",
+    "pipeline.timing_totals('orders.insert')",
+    "pipeline.timing_history('orders.insert')",
+    "pipeline.timing_series_list()",
+    "pipeline.top_series()",
+    "pipeline.slow_queries()",
     "pipeline.raise_alert('disk.full', 'no room', 'warning')",
     "pipeline.resolve_alert('disk.full')",
     "pipeline.alerts()",

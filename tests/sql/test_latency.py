@@ -26,7 +26,13 @@ def part(series: str, start: int, values: list[float], *, errors: int = 0, over:
 
 
 async def write(store: LatencyStore, parts: list[Part]) -> None:
+    """Write parts of other times than now: their series count as written to at any time."""
     await store.flush(store.number(parts))
+    async with store._database.acquire() as connection:
+        await connection.execute(
+            "lock pipeline.timing_series in share row exclusive mode;"
+            "update pipeline.timing_series set last_at = 'infinity'"
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -114,6 +120,7 @@ async def test_writing_parts_again_changes_nothing(db: Database, sql: asyncpg.Co
     numbered = store.number([part("a", NOON, [1.0]), part("b", NOON, [1.0])])
     await store.flush(numbered)
     await store.flush(numbered)
+    await write(store, [])
     await stand_at(sql, NOON + 5)
     assert await sql.fetchval("select sum(count) from pipeline.latency('1 hour')") == 2
 
@@ -220,7 +227,7 @@ async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connecti
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await sql.fetch("select * from pipeline.timing_part")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await sql.fetch("select * from pipeline.latency_summary('a', false, now(), now(), 5, '{0}')")
+            await sql.fetch("select * from pipeline.timing_summary('{1}', '{1}', now(), now(), 5, 5, '{0}')")
     finally:
         await sql.execute(f"reset role; drop owned by {role}; drop role {role}")
 
