@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
     from pipeline.app.jobs import enqueue
+    from pipeline.app.pool import create_pool
     from pipeline.app.timing import TimingMiddleware, http_timing, labels, record, timer
     from pipeline.core.directives import Cancel, Discard, Retry, Snooze
     from pipeline.core.events import Event
@@ -49,6 +50,7 @@ __all__ = [
     "cached",
     "chunks",
     "connect",
+    "create_pool",
     "cron",
     "enqueue",
     "enqueue_in",
@@ -78,6 +80,7 @@ _HOMES = {
     "enqueue_in": "pipeline.app.enqueue",
     "TimingMiddleware": "pipeline.app.timing",
     "http_timing": "pipeline.app.timing",
+    "create_pool": "pipeline.app.pool",
     "labels": "pipeline.app.timing",
     "record": "pipeline.app.timing",
     "timer": "pipeline.app.timing",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pipeline.core.bulk import RowFailure
+    from pipeline.core.pool_report import Held
 
 
 class PgreflexError(Exception):
@@ -175,3 +176,40 @@ class RowsRefused(PgreflexError):
             hint=hint,
         )
         self.failures = tuple(failures)
+
+
+class PoolExhausted(PgreflexError, TimeoutError):
+    """No connection of a pool came free in time. holders: who has them, the longest first.
+
+    It is a TimeoutError as well, which is what asyncpg's pool raises.
+    """
+
+    code = "pool-exhausted"
+    exit_status = 75
+    default_hint = (
+        "Hold connections for a shorter time: give them back before other work is awaited. Or raise max_size."
+    )
+
+    def __init__(self, message: str, holders: Sequence[Held] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.holders = tuple(holders)
+
+
+class PoolUnreachable(DatabaseUnavailable, TimeoutError):
+    """No connection of a pool came free in time, because none could be opened; it is a TimeoutError as well."""
+
+
+class PoolClosed(PgreflexError):
+    """A connection was asked of a pool that is closed, or about to be."""
+
+    code = "pool-closed"
+    exit_status = 75
+    default_hint = "Ask for connections before the pool is closed: stop taking work first, then close the pool."
+
+
+class PoolTooLarge(PgreflexError):
+    """A pool that may open more connections than its server has for it."""
+
+    code = "pool-too-large"
+    exit_status = 78
+    default_hint = "Lower max_size of the pool, or raise max_connections of the server."

@@ -18,7 +18,7 @@ MOST_LINES = 400
 PUBLIC = [
     "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "Loaded", "PgreflexError",
     "Rate", "Retry", "Snooze", "TimingMiddleware", "Unique", "Workflow",
-    "cache", "cached", "chunks", "connect", "cron", "enqueue", "enqueue_in", "export", "http_cache",
+    "cache", "cached", "chunks", "connect", "create_pool", "cron", "enqueue", "enqueue_in", "export", "http_cache",
     "http_timing", "labels", "loader", "middleware", "on", "record", "task", "timer", "transaction",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
@@ -27,6 +27,7 @@ LONE_TASKS = {
     "pipeline/runtime.py": "the supervisor's own: it cancels and awaits them",
     "handlers/cache_loads.py": "a load outlives the request that began it, for the others who wait for its value",
     "handlers/cache_check.py": "a load is repeated in its request's context, and given up when it takes too long",
+    "pipeline/db/pool.py": "the pool ends them with itself; it lives in programs that have no supervisor",
     "pipeline/testing/inline.py": "the thread of a plain task waits for it",
     "handlers/host.py": "the thread of a plain task waits for it",
     "pipeline/app/demo.py": "the start of the server runs in a thread, which a cancelled group could not end",

@@ -15,10 +15,13 @@ from pipeline.core.cache_figures import together
 from pipeline.core.events import Batch
 from pipeline.core.recent import Recent
 from pipeline.core.snapshot import Snapshot
-from pipeline.core.status import CacheStatus, TimingsStatus, sum_of_timings
+from pipeline.core.status import CacheStatus, PoolStatus, TimingsStatus, sum_of_timings
 from pipeline.feed.pump import Pump
 
 CACHE_CHANNEL = "pipeline.cache"  # on which processes tell how their caches do
+POOL_CHANNEL = "pipeline.pool"  # and how their connection pools do
+MOST_POOLS = 8  # of one process in a report: 600 bytes each
+MOST_SHOWN = 50
 JOBS_CHANNEL = "pipeline.jobs"
 CANCEL_CHANNEL = "pipeline.job_cancelled"
 REPORT_SECONDS = 2.0
@@ -115,3 +118,40 @@ class CacheBoard(Listener):
             process: (at, report) for process, (at, report) in self._reports.items() if at > now - FORGET_SECONDS
         }
         return [report for _at, report in self._reports.values()]
+
+
+class PoolReport(msgspec.Struct, frozen=True):
+    """What a process says of its connection pools on POOL_CHANNEL."""
+
+    process: str
+    pools: tuple[PoolStatus, ...]
+
+
+class PoolBoard(Listener):
+    """The connection pools of all processes, as they report them on the feed."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, tuple[float, tuple[PoolStatus, ...]]] = {}
+        self._decoder = msgspec.json.Decoder(PoolReport)
+
+    def on_batch(self, batch: Batch) -> None:
+        for event in batch.events:
+            if event.op == "e" and event.name == POOL_CHANNEL and event.payload is not None:
+                try:
+                    report = self._decoder.decode(event.payload)
+                except msgspec.DecodeError as error:
+                    log.warning("a report of a pool could not be read", error=str(error))
+                    continue
+                self._reports[report.process] = (time.monotonic(), report.pools)
+
+    def status(self, now: float) -> tuple[PoolStatus, ...]:
+        """Each pool that was reported lately, those first in which somebody waits; no more than MOST_SHOWN."""
+        self._reports = {
+            process: (at, pools) for process, (at, pools) in self._reports.items() if at > now - FORGET_SECONDS
+        }
+        found = [
+            msgspec.structs.replace(pool, process=process)
+            for process, (_at, pools) in self._reports.items()
+            for pool in pools
+        ]
+        return tuple(sorted(found, key=lambda one: (-one.waiting, one.name, one.process))[:MOST_SHOWN])

@@ -25,10 +25,11 @@ from handlers.cache_shared import SharedLevel
 from handlers.latency import LatencyRecorder
 from pipeline.app import caching
 from pipeline.app import jobs as current_jobs
-from pipeline.app.board import CACHE_CHANNEL, CacheReport
+from pipeline.app.board import CACHE_CHANNEL, MOST_POOLS, POOL_CHANNEL, CacheReport, PoolReport
 from pipeline.app.jobs import Jobs
 from pipeline.app.keys import sealer
 from pipeline.app.poll_only import NeedsSession, PollOnly
+from pipeline.app.pool import open_pools
 from pipeline.app.reporting import Reporter
 from pipeline.app.timing import recorder
 from pipeline.config import load
@@ -219,6 +220,10 @@ class Client:
     async def _report(self) -> None:
         report = CacheReport(self._process, self.cache.status(), self.timings.totals())
         await self.emit(CACHE_CHANNEL, msgspec.json.encode(report).decode())
+        pools = open_pools()
+        if pools:
+            told = PoolReport(self._process, pools[:MOST_POOLS])
+            await self.emit(POOL_CHANNEL, msgspec.json.encode(told).decode())
 
 
 def connect(dsn: str | None = None, **options: Any) -> Client:

@@ -25,7 +25,7 @@ from handlers.statements import StatementWatcher
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import jobs
-from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell
+from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell, PoolBoard
 from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.app.timing import recorder
@@ -103,9 +103,12 @@ class Daemon:
             others.append(PurgeConsumer(self.job_calls.enqueue, max_staleness=config.cache.max_staleness_seconds))
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
         self.caches = CacheBoard()
+        self.pools = PoolBoard()
         self.delivery = DeliveryMeter(self.pump)
         changes = ChangeStreams(FeedStore(self.database).replay)
-        self.follower = Follower(listen, [self.delivery, self.consumers, self.caches, JobBell(self.jobs), changes])
+        self.follower = Follower(
+            listen, [self.delivery, self.consumers, self.caches, self.pools, JobBell(self.jobs), changes]
+        )
         self.web = WebServer(
             self,
             host=config.http.host,
@@ -184,6 +187,7 @@ class Daemon:
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),
             statements=self.statements.status(),
+            pools=self.pools.status(time.monotonic()),
         )
 
     def feed_status(self) -> FeedStatus:

@@ -250,6 +250,36 @@ class ServiceHealth(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+class PoolStatus(msgspec.Struct, frozen=True):
+    """One connection pool of one process. Connections: total = idle + active + those being checked. waiting: who
+    stands in line. timeouts_total: who stood there in vain. failed_total: connections that could not be opened.
+    discarded_total: those closed because they were broken. rolled_back_total: those given back inside a
+    transaction. leaked_total: those held for longer than leak_after. reclaimed_total: those taken back because
+    nobody could give them back any more. wait, held: of the last minute. process: set where several are shown.
+    """
+
+    name: str
+    min_size: int = 0
+    max_size: int = 0
+    total: int = 0
+    idle: int = 0
+    active: int = 0
+    waiting: int = 0
+    opening: int = 0
+    acquired_total: int = 0
+    timeouts_total: int = 0
+    opened_total: int = 0
+    failed_total: int = 0
+    discarded_total: int = 0
+    rolled_back_total: int = 0
+    leaked_total: int = 0
+    reclaimed_total: int = 0
+    longest_held_seconds: float | None = None
+    wait: Quantiles = Quantiles()
+    held: Quantiles = Quantiles()
+    process: str = ""
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything that one process can tell, at one moment. Times are Unix seconds."""
 
@@ -269,3 +299,4 @@ class Status(msgspec.Struct, frozen=True):
     alerts: tuple[AlertStatus, ...] = ()
     jobs: JobsStatus | None = None
     statements: StatementsStatus | None = None
+    pools: tuple[PoolStatus, ...] = ()

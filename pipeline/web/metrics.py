@@ -24,6 +24,7 @@ from pipeline.core.status import (
     FeedStatus,
     JobsStatus,
     NamespaceFigures,
+    PoolStatus,
     Quantiles,
     SeriesStatus,
     Status,
@@ -55,6 +56,7 @@ class StatusCollector(Collector):
             yield from _families(_alerts(status.alerts))
         if status.jobs is not None:
             yield from _families(_jobs(status.jobs))
+        yield from _families(_pools(status.pools))
 
 
 class Figure:
@@ -245,6 +247,37 @@ def _jobs(jobs: JobsStatus) -> Iterator[Figure]:
     yield gauge("job_wait_samples", "Jobs that the quantiles stand for.").add(jobs.wait.count)
     yield summary("job_run_seconds", "From claimed to finished.").quantiles(jobs.run)
     yield gauge("job_run_samples", "Jobs that the quantiles stand for.").add(jobs.run.count)
+
+
+def _pools(pools: tuple[PoolStatus, ...]) -> Iterator[Figure]:
+    held = gauge("pool_connections", "Connections of the pool by state.")
+    most = gauge("pool_max_connections", "How many connections the pool may have.")
+    waiting = gauge("pool_waiting", "Clients that wait for a connection.")
+    longest = gauge("pool_longest_held_seconds", "How long the connection held longest has been held.")
+    counted = {
+        "acquired": counter("pool_acquired", "Connections acquired."),
+        "timeouts": counter("pool_timeouts", "Clients that waited for a connection in vain."),
+        "opened": counter("pool_opened", "Connections opened."),
+        "failed": counter("pool_failed", "Connections that could not be opened."),
+        "discarded": counter("pool_discarded", "Connections closed because they were broken."),
+        "rolled_back": counter("pool_rolled_back", "Connections returned inside a transaction."),
+        "leaked": counter("pool_leaked", "Connections held for too long."),
+        "reclaimed": counter("pool_reclaimed", "Connections taken back that nobody could return."),
+    }
+    wait = summary("pool_wait_seconds", "From asking for a connection to having it.")
+    hold = summary("pool_held_seconds", "From having a connection to returning it.")
+    for pool in pools:
+        labels = {"pool": pool.name, "process": pool.process}
+        for state in ("active", "idle", "opening"):
+            held.add(getattr(pool, state), {**labels, "state": state})
+        most.add(pool.max_size, labels)
+        waiting.add(pool.waiting, labels)
+        longest.add(pool.longest_held_seconds, labels)
+        for name, figure in counted.items():
+            figure.add(getattr(pool, f"{name}_total"), labels)
+        wait.quantiles(pool.wait, labels)
+        hold.quantiles(pool.held, labels)
+    yield from (held, most, waiting, longest, *counted.values(), wait, hold)
 
 
 class MetricsPage:

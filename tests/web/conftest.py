@@ -15,6 +15,7 @@ from pipeline.core.status import (
     FeedStatus,
     JobsStatus,
     NamespaceFigures,
+    PoolStatus,
     Quantiles,
     QueueStatus,
     SeriesStatus,
@@ -164,6 +165,24 @@ def busy_status() -> Status:
             per_second=642.0,
             wait=Quantiles(3.1, 12.0, 44.0, 38_520, 60),
             run=Quantiles(14.0, 88.0, 240.0, 38_520, 60),
+        ),
+        pools=(
+            PoolStatus(
+                "main",
+                1,
+                10,
+                total=10,
+                active=10,
+                waiting=7,
+                acquired_total=48_210,
+                timeouts_total=3,
+                opened_total=12,
+                rolled_back_total=1,
+                longest_held_seconds=4.2,
+                wait=Quantiles(0.0, 210.0, 4_800.0, 812, 60),
+                held=Quantiles(3.0, 41.0, 4_200.0, 812, 60),
+                process="web-1:12",
+            ),
         ),
     )
 

@@ -113,6 +113,8 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
         "all others",
         "draining",
         "paused",
+        "10 of 10",
+        "3 in vain, 1 left in a transaction",
     ):
         await says(tab, figure)
     assert await tab.evaluate("document.title") == "(1 firing) pgreflex, pgreflex@db1:4711"

@@ -14,6 +14,7 @@ const HINTS = {
   noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
   noJobs: "The job queue does not run in this process.",
   noCached: "Nothing has been read through a cache yet.",
+  noPools: "No process reports a connection pool.",
   noCache: "No process reports a cache.",
   noWatches: "No table is watched. Try: `pgreflex watch public.orders --keys id`",
   noFeed: "The feed does not run in this process.",
@@ -133,7 +134,7 @@ export class View {
   }
 
   lists() {
-    const { feed, cache, jobs, alerts, series, services } = this.status;
+    const { feed, cache, jobs, alerts, series, services, pools } = this.status;
     this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index,
       alerts ? HINTS.alerts : HINTS.noAlerts);
     this.tables.series.show(series ?? [], (one) => one.name);
@@ -142,6 +143,7 @@ export class View {
     const facts = byId("cache-facts");
     facts.hidden = !cache;
     if (cache) put(facts, cacheFacts(cache));
+    this.tables.pools.show(pools ?? [], (pool) => pool.name + "\n" + pool.process);
     const watches = [...(feed?.watches ?? [])].sort((a, b) => (b.problem !== null) - (a.problem !== null));
     this.tables.watches.show(watches, (watch) => watch.table, feed ? HINTS.noWatches : HINTS.noFeed);
     this.tables.services.show(services, (service) => service.name);
@@ -212,6 +214,12 @@ function namespaceBelow(space) {
   return known.filter(([, value]) => value).map(([what, value]) => `${number(value)} ${what}`).join(", ") || null;
 }
 
+function poolBelow(pool) {
+  const known = [["in vain", pool.timeouts_total], ["leaked", pool.leaked_total + pool.reclaimed_total],
+    ["left in a transaction", pool.rolled_back_total], ["broken", pool.discarded_total]];
+  return known.filter(([, value]) => value).map(([what, value]) => `${number(value)} ${what}`).join(", ") || null;
+}
+
 function hitRatio(space) {
   const reads = space.hits_total + space.misses_total + space.stale_total + space.bypassed_total;
   return reads ? percent(space.hits_total / reads) : null;
@@ -250,6 +258,14 @@ function tables(now) {
       { title: "Oldest ready", width: 7.4, numeric: true, hint: "how long the oldest job that may run has waited",
         cell: (q) => (q.ready === 0 ? { text: "none", mood: "quiet" } : duration(q.oldest_ready_seconds)) },
     ], HINTS.noQueues),
+    pools: new Table("Connection pools", [
+      { title: "Pool", head: true, cell: (p) => ({ text: p.name, below: poolBelow(p), belowMood: p.timeouts_total ? "bad" : "", title: p.process }) },
+      { title: "In use", width: 5, numeric: true, cell: (p) => ({ text: `${number(p.active)} of ${number(p.max_size)}`, mood: p.active >= p.max_size ? "warn" : "" }) },
+      { title: "Idle", width: 3.6, numeric: true, cell: (p) => number(p.idle) },
+      { title: "Waiting", width: 4.8, numeric: true, cell: (p) => ({ text: number(p.waiting), mood: p.waiting ? "bad" : "quiet" }) },
+      { title: "Wait p95", width: 5, numeric: true, hint: "from asking to having, last minute", cell: (p) => milliseconds(p.wait.p95) },
+      { title: "Held p95", width: 5, numeric: true, hint: "from having to returning, last minute", cell: (p) => milliseconds(p.held.p95) },
+    ], HINTS.noPools),
     cache: new Table("Cached functions and namespaces", [
       { title: "Namespace", head: true, cell: (c) => ({ text: c.name || "all others", below: namespaceBelow(c) }) },
       { title: "Hits", width: 5, numeric: true, cell: (c) => number(c.hits_total) },
