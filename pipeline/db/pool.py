@@ -195,7 +195,7 @@ class Pool(Base):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do this beside everything else; it ends with the pool at the latest."""
-        task = self.loop.create_task(work)
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
