@@ -71,7 +71,9 @@ class PlanCatcher:
         self._known: OrderedDict[str, float] = OrderedDict()
         self._lock = Lock()
         self._asked: deque[float] = deque(maxlen=max(per_minute, 1))
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._problem = ""
         self.dropped_total = 0
         self.planned_total = 0
@@ -97,6 +99,9 @@ class PlanCatcher:
                     self._known.popitem(last=False)
                 kept = text if len(text) <= MAX_TEXT else text[: MAX_TEXT + 1]  # too long to be asked for
                 self._waiting.append(_Slow(kept, fingerprint, ms, args if self._analyze else None))
+                loop = self._loop
+            if loop is not None:
+                loop.call_soon_threadsafe(self._wake.set)
         except Exception:  # whoever timed a query must not pay for our mistakes
             self.dropped_total += 1
 
@@ -104,28 +109,37 @@ class PlanCatcher:
         """Nothing to get ready: the connection is opened when a plan is wanted."""
 
     async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         idle_since = self._clock()
         try:
-            while not self._stopping.is_set():
+            while not self._stopping:
                 if await self._next():
                     idle_since = self._clock()
                     continue
                 if self._explainer.connected and self._clock() - idle_since > IDLE_SECONDS:
                     await self._explainer.close()
-                try:
-                    async with asyncio.timeout(TICK_SECONDS):
-                        await self._stopping.wait()
-                except TimeoutError:
-                    pass
+                await self._pause()
         finally:
+            self._loop = None  # it may be closed when the next query is slow
             self._explainer.drop()
 
     async def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
 
     def healthy(self) -> Health:
         """A plan that cannot be had is no failure; a database that cannot be asked for turns is."""
         return Health(not self._problem, self._problem or f"{self.planned_total} plans")
+
+    async def _pause(self) -> None:
+        """Wait for the next slow query, or for the time to look again."""
+        try:
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        if not self._stopping:
+            self._wake.clear()
 
     async def _next(self) -> bool:
         """Look for one plan; False: none is wanted, or none may be looked for yet."""

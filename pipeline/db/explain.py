@@ -26,6 +26,12 @@ from pipeline.errors import PgreflexError
 
 NAME = "pgreflex_plan"
 WHOLE_SECONDS = 8.0  # for all that one plan takes, whatever hangs
+LIMITS = {
+    "lock_timeout": "100ms",
+    "statement_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+    "plan_cache_mode": "force_generic_plan",
+}
 OPTIONS = "format json, verbose off, settings on"
 LOCK, CANCELLED, FORBIDDEN, READ_ONLY = "55P03", "57014", "42501", "25006"
 _FINAL = {LOCK, CANCELLED, FORBIDDEN}  # with the other form of the text it would be the same
@@ -52,7 +58,7 @@ class Explainer:
 
     def __init__(self, dsn: str | None, *, settings: dict[str, str] | None = None) -> None:
         self._dsn = dsn
-        self._settings = settings
+        self._settings = settings or {}
         self._connection: OwnConnection | None = None
 
     async def explain(self, wanted: Planned) -> Explained:
@@ -72,7 +78,7 @@ class Explainer:
 
     async def connect(self) -> OwnConnection:
         """A connection of its own, for whoever needs one that is closed afterwards. Raises PgreflexError."""
-        return await connect_session(self._dsn, purpose="plans", settings=self._settings)
+        return await connect_session(self._dsn, purpose="plans", settings={**self._settings, **LIMITS})
 
     async def close(self) -> None:
         """Close the connection until it is needed again."""
@@ -105,7 +111,6 @@ async def prepared(connection: OwnConnection, text: str) -> AsyncIterator[list[i
     transaction = connection.transaction(readonly=True)
     await transaction.start()
     try:
-        await connection.fetch(statement("plans/limits"))
         await alone(connection, f"prepare {NAME} as {text}")
         yield await connection.fetchval(statement("plans/parameters"), NAME)
     finally:

@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 
 from pipeline.core.plan import Node
+from pipeline.core.plan_query import NotPlanned, planned
 from pipeline.db.connection import OwnConnection
 from pipeline.db.explain import (
     OPTIONS,
@@ -42,6 +43,9 @@ _ELSEWHERE = {"Foreign Scan", "Custom Scan"}
 
 async def measure(explainer: Explainer, text: str, args: Sequence[Any] | None) -> Explained:
     """The generic plan of a query with what its nodes did. Raises PlanFailed where that must not or cannot be."""
+    allowed = planned(text)
+    if isinstance(allowed, NotPlanned):
+        raise PlanFailed(allowed.reason)
     try:
         connection = await explainer.connect()
     except PgreflexError as error:
@@ -70,9 +74,8 @@ async def _only_reads(connection: OwnConnection, text: str) -> None:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.fetch(statement("cache/analyse"))
+        await connection.execute(statement("cache/analyse"))
         settings = await connection.fetchval(statement("cache/settings"))
-        await connection.fetch(statement("plans/limits"))
         quiet = {"pipeline.own_ddl": "on", "check_function_bodies": "off"}
         await configure(connection, quiet, local=True)
         arguments = await connection.fetchval(statement("cache/parameters"), types)
