@@ -164,17 +164,17 @@ class PlanCatcher:
         hex_ = slow.fingerprint.hex
         wanted = planned(slow.text)
         if isinstance(wanted, NotPlanned):
-            self.refused_total += 1
             await self._store.refuse(hex_, "refused", wanted.reason)
+            self.refused_total += 1
             return
         try:
             explained = await self._explain(wanted, slow)
         except PlanFailed as error:
-            self.refused_total += 1
             await self._store.refuse(hex_, "failed", str(error))
+            self.refused_total += 1
             return
-        self.planned_total += 1
         before = await self._store.save(hex_, explained, slow.ms)
+        self.planned_total += 1
         if before is not None:
             log.warning(
                 "a query has another plan than before",
