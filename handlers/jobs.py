@@ -26,6 +26,7 @@ from handlers.declare import declarations, rules
 from handlers.feeder import Feeder
 from handlers.held import HeldQueue
 from handlers.host import WorkerHost
+from handlers.job_timings import JobTimings
 from handlers.outcomes import Outcomes
 from handlers.places import Places
 from handlers.processes import Processes
@@ -33,6 +34,7 @@ from handlers.shift import Shift
 from handlers.slots import Slots
 from pipeline.core.job import Outcome
 from pipeline.core.status import JobsStatus, Quantiles
+from pipeline.core.window import Windows
 from pipeline.db.heartbeat import BEAT_SECONDS, Heartbeat
 from pipeline.db.job_admin import JobAdmin
 from pipeline.db.job_notes import JobNotes, TaskPool
@@ -57,7 +59,7 @@ class JobWorker:
     many run at once over all queues, which then share the places by their weights; None is no such limit.
     drain_seconds: how long running jobs may take to end after `stop`; what does not goes back to its queue.
     dead_seconds: how long a worker may be silent until others take its jobs. modules: what processes of tasks
-    import. rng: for the jitter of retries.
+    import. rng: for the jitter of retries. timings: where it is counted how long jobs waited and ran.
     """
 
     name = "jobs"
@@ -75,6 +77,7 @@ class JobWorker:
         dead_seconds: float = DEAD_SECONDS,
         modules: Sequence[str] = (),
         rng: Random | None = None,
+        timings: Windows | None = None,
     ) -> None:
         self._store = store
         self._admin = JobAdmin(store.database)
@@ -89,6 +92,7 @@ class JobWorker:
         self._poll = poll_seconds
         self._dead_seconds = dead_seconds
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
+        self._timings = JobTimings(timings)
         self._totals: Counter[str] = Counter()
         self._per_second: float | None = None
         self._feeders: dict[str, Feeder] = {}
@@ -121,6 +125,7 @@ class JobWorker:
             places=self._places,
             processes=self._processes,
             rng=self._rng,
+            timings=self._timings,
         )
         self._chores = Chores(
             self._shift,

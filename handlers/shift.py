@@ -18,6 +18,7 @@ import structlog
 from handlers.deadlines import Deadlines
 from handlers.held import HeldQueue
 from handlers.host import WorkerHost
+from handlers.job_timings import JobTimings
 from handlers.outcomes import Outcomes
 from handlers.places import Places
 from handlers.processes import Processes
@@ -50,6 +51,7 @@ class Shift:
         places: Places,
         processes: Processes,
         rng: Random,
+        timings: JobTimings,
     ) -> None:
         self.store = store
         self.registry = registry
@@ -60,6 +62,7 @@ class Shift:
         self.places = places
         self.processes = processes
         self.rng = rng
+        self.timings = timings
         self.queues: dict[str, HeldQueue] = {}
         self.waits: deque[float] = deque(maxlen=1_000)
         self.runs: deque[float] = deque(maxlen=1_000)
@@ -82,6 +85,7 @@ class Shift:
             if job.expires_in is not None:
                 self.claimed_at[job.id] = now
             queue.ready.put_nowait(job)
+        self.timings.waited(queue.name, jobs)
         queue.held += len(jobs)
 
     def held_for(self, job: Job, now: float) -> float:

@@ -121,7 +121,8 @@ class Slots:
             raise
 
     def _settled(self, outcome: Outcome) -> Outcome:
-        """The outcome, unless the job's own transaction has already finished it."""
+        """The outcome, its time counted; unless the job's own transaction has already finished it."""
+        self._shift.timings.ran(outcome)
         if not self._shift.host.forget(outcome.job):
             return outcome
         self._shift.totals["finished"] += 1

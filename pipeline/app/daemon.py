@@ -55,6 +55,7 @@ from pipeline.web.outgoing import Poster
 from pipeline.web.performance import PerformanceApi
 from pipeline.web.server import WebServer
 from pipeline.web.source import Liveness
+from pipeline.web.timings import TimingsApi
 
 log = structlog.get_logger("pgreflex.daemon")
 
@@ -94,6 +95,7 @@ class Daemon:
             total=config.jobs.total,
             modules=config.imports,
             drain_seconds=config.jobs.drain_seconds,
+            timings=self.latency.windows,
         )
         self.workflows = WorkflowResolver(WorkflowStore(self.job_database), self.jobs.wake)
         store.when_ended = self.workflows.wake
@@ -117,6 +119,7 @@ class Daemon:
             jobs=JobsApi(store, self.view_database),
             performance=PerformanceApi(self.view_database),
             changes=changes,
+            timings=TimingsApi(self.latency.windows),
         )
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]

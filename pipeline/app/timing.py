@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
-    from pipeline.web.timing import App, Receive, Scope, Send
+    from pipeline.web.request_timing import App, Receive, Scope, Send
 
 __all__ = ["TimingMiddleware", "http_timing", "labels", "record", "recorder", "timer"]
 
@@ -132,7 +132,7 @@ def http_timing() -> Middleware:
     Queries and spans inside get the route as their label `endpoint`. Put it first, so that it sees what the
     others do.
     """
-    from pipeline.web.timing import http_timing as timing_of  # noqa: PLC0415 - aiohttp only where it is used
+    from pipeline.web.request_timing import http_timing as timing_of  # noqa: PLC0415 - aiohttp only where it is used
 
     return timing_of(recorder)
 
@@ -141,7 +141,7 @@ class TimingMiddleware:
     """The same for ASGI: `app.add_middleware(pipeline.TimingMiddleware)`, or around any ASGI application."""
 
     def __init__(self, app: App) -> None:
-        from pipeline.web.timing import AsgiTiming  # noqa: PLC0415 - as above
+        from pipeline.web.request_timing import AsgiTiming  # noqa: PLC0415 - as above
 
         self._timing = AsgiTiming(app, recorder)
 

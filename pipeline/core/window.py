@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import RLock
 
 from pipeline.core.digest import Digest
@@ -32,7 +32,7 @@ from pipeline.core.series import Series, series_name, usable
 from pipeline.core.status import TimingsStatus
 
 __all__ = [
-    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_MS", "OTHER",
+    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_LATE_SECONDS", "MAX_MS", "OTHER",
     "Live", "Part", "Series", "Windows", "series_name", "window_start",
 ]  # fmt: skip
 
@@ -82,9 +82,22 @@ class Live:
                 if len(buffer) >= BATCH:
                     self._windows._fold(self)
             else:
-                self._windows._reject()
+                self._windows.reject()
         except Exception:
-            self._windows._reject()
+            self._windows.reject()
+
+    def add_many(self, values: Sequence[float]) -> None:
+        """Count several that have just ended well. Never raises."""
+        try:
+            live = self._windows._turn(self, self._clock())
+            usable = [ms for ms in values if 0.0 <= ms <= MAX_MS]
+            live._values.extend(usable)
+            if len(live._values) >= BATCH:
+                self._windows._fold(live)
+            for _ in range(len(values) - len(usable)):
+                self._windows.reject()
+        except Exception:
+            self._windows.reject()
 
     def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
         """Count one timing that ended at `at`, by the database's clock. False: it was rejected. Never raises."""
@@ -258,7 +271,7 @@ class Windows:
         try:
             now = self.clock() + self.ahead
             if not (0.0 <= ms <= MAX_MS and now - MAX_LATE_SECONDS <= at < float("inf")):
-                self._reject()
+                self.reject()
                 return False
             with self.lock:
                 found = self._turn(live, now - self.ahead)
@@ -267,7 +280,7 @@ class Windows:
                 self.late_total += start + BASE_SECONDS <= self._taken_until
                 self._count(found.series, start, array("d", (ms,)), int(error), int(rows))
         except Exception:
-            self._reject()
+            self.reject()
             return False
         return True
 
@@ -280,7 +293,8 @@ class Windows:
             part.over += sum(ms > self.slow_ms for ms in values)
         self.added_total += len(values)
 
-    def _reject(self) -> None:
+    def reject(self) -> None:
+        """Count a timing that cannot be counted as one."""
         with self.lock:
             self.rejected_total += 1
 
@@ -353,9 +367,13 @@ class _Nowhere(Live):
 
     __slots__ = ()
 
+    def add_many(self, values: Sequence[float]) -> None:
+        for _ in values:
+            self._windows.reject()
+
     def add(self, ms: float, *, error: bool = False, rows: int = 0) -> None:
-        self._windows._reject()
+        self._windows.reject()
 
     def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
-        self._windows._reject()
+        self._windows.reject()
         return False

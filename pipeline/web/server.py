@@ -30,6 +30,7 @@ from pipeline.web.page import Page, add_safety_headers
 from pipeline.web.performance import PerformanceApi
 from pipeline.web.problems import errors_as_problems, explain
 from pipeline.web.source import STATUS_TIMEOUT, Sampler, StatusSource
+from pipeline.web.timings import TimingsApi
 
 CLOSE_SECONDS = 0.5  # what a request under way may take on shutdown; streams are told and end at once
 LARGEST_BODY = 1 << 20  # bytes
@@ -56,7 +57,8 @@ class WebServer:
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
     allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs,
     performance: the parts for jobs and queues and for timings, where there is a database. changes: the stream of
-    changes, where the feed is followed. Raises ConfigError when these do not fit together.
+    changes, where the feed is followed. timings: takes those that are sent. Raises ConfigError when these do not
+    fit together.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class WebServer:
         jobs: JobsApi | None = None,
         performance: PerformanceApi | None = None,
         changes: ChangeStreams | None = None,
+        timings: TimingsApi | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one.")
@@ -80,6 +83,7 @@ class WebServer:
         self._jobs = jobs
         self._performance = performance
         self._changes = changes
+        self._timings = timings
         self._access = Access(host, tokens, allowed_hosts)
         self._sampler = Sampler(source, timeout=status_timeout)
         self._streams = Streams(self._sampler)
@@ -161,6 +165,8 @@ class WebServer:
             self._performance.add_to(app.router)
         if self._changes is not None:
             self._changes.add_to(app.router)
+        if self._timings is not None:
+            self._timings.add_to(app.router)
         app.router.add_get("/errors/{code}", explain)
         return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from handlers.jobs import JobWorker
 from pipeline.app.jobs import Jobs
 from pipeline.core.args import MOST_BYTES
 from pipeline.core.job import Job
+from pipeline.core.window import Windows
 from pipeline.db.jobs import JobStore
 from pipeline.errors import JobFailed, LeaseLost, TaskError
 from pipeline.registry import Registry
@@ -72,12 +74,17 @@ async def test_effects_in_the_jobs_own_transaction_commit_with_its_end(
             await connection.execute("insert into effect values ($1)", job.id)
 
     registry.add_task(pay, name="pay")
-    async with running(store, registry) as worker:
+    windows = Windows(time.time)
+    async with running(store, registry, timings=windows) as worker:
         job = await jobs.enqueue("pay")
         assert (await ended(sql, job.id))["state"] == "finished"
         await eventually(lambda: worker.status().finished_total == 1)
     assert await sql.fetchval("select count(*) from effect where job = $1", job.id) == 1
     assert await sql.fetchval("select count(*) from pipeline.lease") == 0
+    assert {part.series.text for part in windows.take(None)} == {
+        'job.run{task="pay"}',
+        'job.wait{queue="default"}',
+    }
 
 
 async def test_an_error_in_the_jobs_transaction_takes_its_effects_back_and_the_job_is_retried(

@@ -20,6 +20,7 @@ import pytest
 from handlers.jobs import JobWorker
 from pipeline.core.job import Job
 from pipeline.core.retry import Backoff
+from pipeline.core.window import Windows
 from pipeline.db.heartbeat import Heartbeat
 from pipeline.db.jobs import JobStore
 from pipeline.registry import Registry
@@ -65,6 +66,15 @@ def archived(sql: asyncpg.Connection, n: int) -> Callable[[], Coroutine[Any, Any
     return rows
 
 
+def timed(windows: Windows) -> dict[str, tuple[int, int]]:
+    """Count and errors of each series, over all windows."""
+    found: dict[str, tuple[int, int]] = {}
+    for part in windows.take(None):
+        count, errors = found.get(part.series.text, (0, 0))
+        found[part.series.text] = count + part.digest.count, errors + part.errors
+    return found
+
+
 async def test_async_and_plain_functions_run_and_their_results_are_kept(
     store: JobStore, registry: Registry, sql: asyncpg.Connection
 ) -> None:
@@ -81,13 +91,17 @@ async def test_async_and_plain_functions_run_and_their_results_are_kept(
     registry.add_task(plain, name="plain")
     await store.enqueue("add", {"a": 2})
     await store.enqueue("plain")
-    async with running(store, registry) as worker:
+    windows = Windows(time.time)
+    async with running(store, registry, timings=windows) as worker:
         rows = await eventually(archived(sql, 2))
     assert [(r["state"], r["result"]) for r in rows] == [("finished", '{"sum": 3}'), ("finished", '"plain"')]
     assert threads != [threading.get_ident()]
     assert all(r["started_at"] <= r["finished_at"] and r["ms"] >= 0 for r in rows)
     assert worker.status().finished_total == 2
     assert worker.status().run.count == 2
+    assert timed(windows) == {
+        'job.run{task="add"}': (1, 0), 'job.run{task="plain"}': (1, 0), 'job.wait{queue="default"}': (2, 0),
+    }  # fmt: skip
 
 
 async def test_a_job_that_fails_is_retried_with_backoff_and_ends_in_the_archive(
@@ -101,10 +115,12 @@ async def test_a_job_that_fails_is_retried_with_backoff_and_ends_in_the_archive(
 
     registry.add_task(boom, name="boom", backoff=Backoff(first=0.1, factor=3, jitter=0))
     await store.enqueue("boom", max_attempts=3)
-    async with running(store, registry) as worker:
+    windows = Windows(time.time)
+    async with running(store, registry, timings=windows) as worker:
         [row] = await eventually(archived(sql, 1))
         await eventually(lambda: worker.status().failed_total == 1)
     assert [attempt for attempt, _ in seen] == [1, 2, 3]
+    assert timed(windows) == {'job.run{task="boom"}': (3, 3), 'job.wait{queue="default"}': (3, 0)}
     assert seen[1][1] - seen[0][1] >= 0.1
     assert seen[2][1] - seen[1][1] >= 0.3
     assert (row["state"], row["attempt"], row["result"]) == ("failed", 3, None)
