@@ -4045,7 +4045,7 @@ CREATE FUNCTION pipeline.timing_level(p_over interval, OUT level integer, OUT ed
             ('29 days', 86400, 3600), (p_over, 86400, 86400)
     ) as l (upto, level, edge)
     where p_over <= l.upto
-    order by l.upto, l.level
+    order by l.level, l.edge
     limit 1
 $$;
 
