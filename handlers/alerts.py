@@ -3,9 +3,11 @@
 Owns: when this happens. Must not know SQL, the state machine, or how a sink sends.
 
 Only the process that leads judges and tells. Two that both believe to lead do no harm: a rule is judged under
-a lock, and a notice is leased to one of them. Telling is apart from judging and each sink apart from the
-others, so a sink that hangs holds up nobody. A delivery is noted only after the sink accepted it; when the
-process dies between the two, the sink gets the notice again under the same id.
+a lock, and a notice is leased to one of them. What SQL raised, rules, and each sink have a loop of their own, so a
+storm, a slow rule or a sink that hangs holds up nobody else. Rules are judged a few at a time, and those with a
+query of the user's have places of their own: one that never ends delays at most other queries, by its timeout. A
+delivery is noted only after the sink accepted it; when the process dies between the two, the sink gets the notice
+again under the same id.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pipeline.core.alert_notice import Delivery, pause
 from pipeline.core.alert_rule import Alert, Judged
 from pipeline.core.events import Event
 from pipeline.core.status import AlertStatus
+from pipeline.db.alert_judge import AlertJudge, DueRule
 from pipeline.db.alerts import AlertStore
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 from pipeline.runtime import Health, describe
@@ -31,6 +34,8 @@ ALERT_CHANNEL = "pipeline.alert"
 TICK_SECONDS = 1.0
 SEND_SECONDS = 10.0
 PRUNE_SECONDS = 600.0
+RETRY_SECONDS = 10.0  # after which a rule that failed is tried again, if its window can still be measured
+PLACES = {False: 2, True: 3}  # how many rules are judged at once: of ours, and those with a query of the user's
 
 log = structlog.get_logger("pgreflex.alerts")
 
@@ -38,7 +43,8 @@ log = structlog.get_logger("pgreflex.alerts")
 class AlertEvaluator:
     """Evaluates rules and tells what changed: a Service, and an EventConsumer, for what SQL raises.
 
-    leading: whether this process leads. chance: a number between 0 and 1, for the jitter of retries.
+    store, judge: where alerts are kept, and what judges rules. leading: whether this process leads. chance: a
+    number between 0 and 1, for the jitter of retries.
     """
 
     name = "alerts"
@@ -46,12 +52,14 @@ class AlertEvaluator:
     def __init__(
         self,
         store: AlertStore,
+        judge: AlertJudge,
         sinks: Sequence[Sink],
         *,
         leading: Callable[[], bool] = lambda: True,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
+        self._rules = judge
         self._sinks = {sink.name: sink for sink in sinks}
         if len(self._sinks) != len(sinks):
             raise ValueError("two sinks have the same name")
@@ -62,35 +70,55 @@ class AlertEvaluator:
         self._failing: dict[str, str] = {}
         self._prune_due = 0.0
         self._stopping = asyncio.Event()
-        self._wake = {name: asyncio.Event() for name in ("", *self._sinks)}  # "" is the judge
+        self._wake = {name: asyncio.Event() for name in ("inbox", "rules", "status", *self._sinks)}
+        self._judging: dict[int, tuple[DueRule, asyncio.Task[None]]] = {}
+        self._broken: dict[str, str] = {}  # by rule
+        self._retry_at: dict[int, float] = {}
+        self._waiting = False  # whether a rule that is due has no place
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Wake up when SQL has raised or resolved something; the inbox holds what."""
         if any(event.op == "e" and event.name == ALERT_CHANNEL for event in events):
-            self._wake[""].set()
+            self._wake["inbox"].set()
 
     async def missed(self, reason: str) -> None:
         """Nothing is lost: the inbox is a table, and it is looked at every second anyway."""
-        self._wake[""].set()
+        self._wake["inbox"].set()
 
-    async def judge(self) -> list[Judged]:
-        """One pass: the inbox, rules that are gone, rules that are due. Returns what changed."""
+    async def take_in(self) -> list[Judged]:
+        """Take in all that SQL raised or resolved. Returns what changed."""
         changed = []
         while taken := await self._store.take_inbox():
             changed += taken
-        changed += await self._store.end_orphans()
-        for rule in await self._store.due_rules():
-            try:
-                changed += await self._store.judge(rule.id)
-            except DatabaseUnavailable:
-                raise
-            except PgreflexError as error:  # the others are judged all the same
-                log.warning("rule could not be judged", rule=rule.name, error=describe(error))
-                await self._store.set_problem(rule.id, describe(error))
-        if any(one.change for one in changed):
-            for name in self._sinks:
-                self._wake[name].set()
+            self._tell(taken)
         return changed
+
+    async def judge(self) -> list[Judged]:
+        """One whole pass: the inbox, rules that are gone, rules that are due. Returns what changed."""
+        changed = await self.take_in() + await self._store.end_orphans()
+        for rule in await self._rules.due_rules():
+            changed += await self._judge_one(rule)
+        self._tell(changed)
+        return changed
+
+    async def _judge_one(self, rule: DueRule) -> list[Judged]:
+        """Judge one rule; one that cannot be judged keeps none of the others from it."""
+        try:
+            changed = await self._rules.judge(rule.id)
+        except DatabaseUnavailable:
+            raise
+        except PgreflexError as error:
+            if self._broken.get(rule.name) != error.message:
+                log.warning("rule could not be judged", rule=rule.name, error=describe(error))
+                self._broken[rule.name] = error.message
+            return []
+        self._broken.pop(rule.name, None)
+        return changed
+
+    def _tell(self, changed: Sequence[Judged]) -> None:
+        if any(one.change for one in changed):
+            for name in ("status", *self._sinks):
+                self._wake[name].set()
 
     async def deliver(self, name: str) -> int:
         """One pass for one sink: send what is due. Returns how many notices it accepted."""
@@ -129,7 +157,9 @@ class AlertEvaluator:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat("", self._judge_and_refresh))
+                group.create_task(self._repeat("inbox", self._take_in))
+                group.create_task(self._repeat("rules", partial(self._start_due, group)))
+                group.create_task(self._repeat("status", self.refresh))
                 for name in self._sinks:
                     group.create_task(self._repeat(name, partial(self._deliver_all, name)))
         except ExceptionGroup as several:  # the supervisor shows one line; it should name the cause
@@ -139,6 +169,8 @@ class AlertEvaluator:
         self._stopping.set()
         for event in self._wake.values():
             event.set()
+        for _rule, task in self._judging.values():
+            task.cancel()  # what was not saved is judged anew
 
     def healthy(self) -> Health:
         if self._problems:
@@ -148,15 +180,41 @@ class AlertEvaluator:
             return Health(True, f"sink {name} does not accept: {problem}")
         return Health(True)
 
-    async def _judge_and_refresh(self) -> None:
+    async def _take_in(self) -> None:
         if self._leading():
-            await self.judge()
-            now = asyncio.get_running_loop().time()
-            if now >= self._prune_due:
-                self._prune_due = now + PRUNE_SECONDS
-                await self._store.register_sinks(list(self._sinks))
-                await self._store.prune()
-        await self.refresh()
+            await self.take_in()
+
+    async def _start_due(self, group: asyncio.TaskGroup) -> None:
+        """Begin to judge the rules that are due, as far as there are places."""
+        if not self._leading():
+            return
+        now = asyncio.get_running_loop().time()
+        if now >= self._prune_due:
+            self._prune_due = now + PRUNE_SECONDS
+            await self._store.register_sinks(list(self._sinks))
+            await self._store.prune()
+        self._tell(await self._store.end_orphans())
+        self._waiting = False
+        for rule in await self._rules.due_rules():
+            if rule.id in self._judging or self._retry_at.get(rule.id, 0.0) > now:
+                continue
+            taken = sum(other.query == rule.query for other, _task in self._judging.values())
+            if taken >= PLACES[rule.query] or self._stopping.is_set():
+                self._waiting = True
+                continue
+            self._judging[rule.id] = (rule, group.create_task(self._judge_apart(rule)))
+
+    async def _judge_apart(self, rule: DueRule) -> None:
+        try:
+            self._tell(await self._judge_one(rule))
+        except PgreflexError as error:
+            self._problems["rules"] = describe(error)  # cleared by the next look for rules that are due
+        finally:
+            del self._judging[rule.id]
+            if rule.name in self._broken:
+                self._retry_at[rule.id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+            if self._waiting:
+                self._wake["rules"].set()
 
     async def _deliver_all(self, name: str) -> None:
         while self._leading() and not self._stopping.is_set() and await self.deliver(name):

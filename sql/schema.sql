@@ -133,21 +133,262 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text DEFAULT '>'::text, over interval DEFAULT '00:01:00'::interval, need integer DEFAULT 3, keep_firing integer DEFAULT 2, hold_max integer DEFAULT 3, min_samples integer DEFAULT 1, severity text DEFAULT 'warning'::text, message text DEFAULT '{metric} of {series} is {value}, the threshold is {threshold}'::text, enabled boolean DEFAULT true) RETURNS bigint
+CREATE FUNCTION pipeline.alert_metrics() RETURNS TABLE(metric text, kind text, unit text, about text)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    values
+        ('latency.p50', 'timing', 'ms', 'median of a series in the window'),
+        ('latency.p95', 'timing', 'ms', '95th percentile of a series in the window'),
+        ('latency.p99', 'timing', 'ms', '99th percentile of a series in the window'),
+        ('latency.mean', 'timing', 'ms', 'mean of a series in the window'),
+        ('latency.max', 'timing', 'ms', 'slowest of a series in the window'),
+        ('latency.count', 'timing', 'events', 'timings of a series in the window'),
+        ('latency.error_rate', 'timing', '0 to 1', 'share of a series that failed in the window'),
+        ('latency.regression', 'timing', 'times', 'p95 of the window, by the median of that of the same hour on the seven days before'),
+        ('slo.burn_1h', 'gauge', 'times', 'how fast an objective''s error budget burns, over 1 hour and over 5 minutes'),
+        ('slo.burn_6h', 'gauge', 'times', 'the same over 6 hours and 30 minutes'),
+        ('slo.burn_1d', 'gauge', 'times', 'the same over 1 day and 2 hours'),
+        ('slo.burn_3d', 'gauge', 'times', 'the same over 3 days and 6 hours'),
+        ('jobs.failed', 'gauge', 'jobs', 'jobs of a queue that failed for good in the window'),
+        ('jobs.queue_age', 'gauge', 's', 'how long the oldest job of a queue that may run has waited'),
+        ('cache.hit_ratio', 'local', '0 to 1', 'hits of all caches by their reads'),
+        ('feed.lag', 'local', 'ms', '99th percentile of the time from a write to its delivery'),
+        ('feed.deaf', 'local', '0 or 1', 'a process whose listener is dead or deaf'),
+        ('db.long_transaction', 'gauge', 's', 'age of the oldest open transaction of a client'),
+        ('db.connections', 'gauge', '0 to 1', 'connections by how many there may be'),
+        ('db.replication_lag', 'gauge', 's', 'how far a standby is behind'),
+        ('db.slot_bytes', 'gauge', 'bytes', 'log that a replication slot keeps'),
+        ('db.wraparound_age', 'gauge', 'transactions', 'age of the oldest transaction id of a database'),
+        ('db.notify_queue', 'gauge', '0 to 1', 'how full the queue of NOTIFY is'),
+        ('db.deadlocks', 'counter', 'per minute', 'deadlocks in this database'),
+        ('db.growth', 'counter', 'bytes per minute', 'by how much this database grows'),
+        ('db.wal_ratio', 'gauge', 'times', 'write-ahead log on disk, by max_wal_size'),
+        ('disk.free', 'local', '0 to 1', 'free part of the disk that the data is on, where the daemon is on the server''s host'),
+        ('alerts.broken_rules', 'gauge', '0 or 1', 'a rule that cannot be judged'),
+        ('alerts.lost', 'counter', 'per minute', 'alerts that triggers of alert_on could not raise'),
+        ('sql', 'query', '', 'what a query of one''s own returns')
+$$;
+
+CREATE FUNCTION pipeline.alert_off(tbl regclass, name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_before text := current_setting('lock_timeout');
+    v_trigger text := 'pipeline_alert_'
+        || case when octet_length(alert_off.name) > 48 then md5(alert_off.name) else alert_off.name end;
+begin
+    if not exists (select from pg_trigger t where t.tgrelid = tbl and t.tgname = v_trigger) then
+        return false;
+    end if;
+    perform set_config('lock_timeout', '5s', true);
+    execute format('drop trigger %I on %s', v_trigger, tbl);
+    perform set_config('lock_timeout', v_before, true);
+    return true;
+end
+$$;
+
+CREATE FUNCTION pipeline.alert_on(tbl regclass, op text, "when" text DEFAULT NULL::text, name text DEFAULT NULL::text, message text DEFAULT NULL::text, severity text DEFAULT 'warning'::text, labels text[] DEFAULT '{}'::text[]) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+declare
+    v_kind "char" := (select c.relkind from pg_class c where c.oid = tbl);
+    v_before text := current_setting('lock_timeout');
+    v_name text := coalesce(alert_on.name, tbl::text || ' ' || alert_on.op);
+    v_message text := coalesce(alert_on.message, v_name);
+    v_trigger text := 'pipeline_alert_' || case when octet_length(v_name) > 48 then md5(v_name) else v_name end;
+    v_cursor refcursor;
+    v_missing text;
+    v_tries int := 0;
+begin
+    if coalesce(alert_on.op, '') !~ '^(insert|update|delete)( or (insert|update|delete))*$' then
+        raise exception 'op must be insert, update, delete, or several with or between, not %', coalesce(alert_on.op, 'null')
+            using errcode = 'invalid_parameter_value';
+    elsif coalesce(v_kind not in ('r', 'p'), true) then
+        raise exception '% is not a table', tbl using errcode = 'wrong_object_type';
+    elsif coalesce(alert_on.severity, '') not in ('info', 'warning', 'critical') then
+        raise exception 'alert %: there is no severity %', v_name, coalesce(alert_on.severity, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'Severities are info, warning and critical.';
+    elsif v_name = '' or length(v_name) > 200 then
+        raise exception 'an alert needs a name of 1 to 200 characters' using errcode = 'invalid_parameter_value';
+    end if;
+    select c.name into v_missing
+    from (
+        select unnest(coalesce(alert_on.labels, '{}'))
+        union all select m[1] from regexp_matches(v_message, '\{([^{}]*)\}', 'g') as m
+    ) as c (name)
+    where not exists (
+        select from pg_attribute a where a.attrelid = tbl and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+    )
+    limit 1;
+    if v_missing is not null then
+        raise exception 'alert %: % has no column %', v_name, tbl, v_missing
+            using errcode = 'undefined_column', hint = 'Labels, and what stands in braces in the message, are columns.';
+    end if;
+    if alert_on."when" is not null then
+        -- A cursor takes a single statement, so that nothing but a condition can come behind `when`; it fetches nothing.
+        open v_cursor for execute format(
+            'select from %1$s as new cross join %1$s as old where (%2$s)', tbl, alert_on."when"
+        );
+        close v_cursor;
+    end if;
+
+    perform set_config('lock_timeout', '50ms', true);
+    loop
+        begin
+            execute format('lock table %s in share row exclusive mode', tbl);
+            exit;
+        exception when lock_not_available then
+            v_tries := v_tries + 1;
+            if v_tries = 40 then
+                raise exception 'the lock on % could not be had in %', tbl, '10 s' using errcode = 'lock_not_available',
+                    hint = 'A transaction that writes to the table has been open for long. End it, or call again later.';
+            end if;
+            perform pg_sleep(0.15 + random() * 0.1);
+        end;
+    end loop;
+    perform set_config('lock_timeout', v_before, true);
+
+    execute format(
+        'create or replace trigger %I after %s on %s for each row %s execute function pipeline.alert_row(%L, %L, %L, %L)',
+        v_trigger, alert_on.op, tbl, case when alert_on."when" is null then '' else format('when (%s)', alert_on."when") end,
+        v_name, v_message, alert_on.severity, to_jsonb(coalesce(alert_on.labels, '{}'))::text
+    );
+    return v_trigger;
+end
+$_$;
+
+CREATE FUNCTION pipeline.alert_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_seen text := current_setting('pipeline.alert_rows', true);
+    v_rows int := case when v_seen ~ '^[0-9]{1,3}$' then v_seen::int else 0 end;
+    v_row jsonb;
+    v_message text := tg_argv[1];
+    v_labels jsonb := '{}';
+    v_part text[];
+begin
+    if v_rows >= 100 then
+        perform nextval('pipeline.alert_losses');
+        return null;
+    end if;
+    perform set_config('pipeline.alert_rows', (v_rows + 1)::text, true);
+    begin
+        if tg_argv[3] <> '[]' or v_message ~ '\{' then
+            if pipeline.foreign_cast(tg_relid) is not null then
+                raise insufficient_privilege using message = format(
+                    'the cast %s would run with the rights of %s', pipeline.foreign_cast(tg_relid), current_user);
+            end if;
+            v_row := case tg_op when 'DELETE' then to_jsonb(old) else to_jsonb(new) end;
+            select coalesce(jsonb_object_agg(c, coalesce(v_row ->> c, '')), '{}') into v_labels
+            from jsonb_array_elements_text(tg_argv[3]::jsonb) as c;
+            select string_agg(
+                case when n = 1 then p[1] else coalesce(v_row ->> p[1], '') || p[2] end, '' order by n
+            ) into v_message
+            from (
+                select n, case
+                    when n = 1 then array[piece]
+                    else array[split_part(piece, '}', 1), substr(piece, strpos(piece, '}') + 1)]
+                end as p
+                from regexp_split_to_table(v_message, '\{') with ordinality as s (piece, n)
+            ) as pieces;
+        end if;
+        perform pipeline.raise_alert(tg_argv[0], v_message, tg_argv[2], v_labels);
+    exception when others then
+        perform nextval('pipeline.alert_losses');
+        raise warning 'pgreflex could not raise the alert % for %: % (%)', tg_argv[0], tg_relid::regclass, sqlerrm, sqlstate;
+    end;
+    return null;
+end
+$_$;
+
+CREATE FUNCTION pipeline.alert_rule_check(name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_rule pipeline.alert_rule;
+begin
+    select * into v_rule from pipeline.alert_rule as r where r.name = alert_rule_check.name;
+    if not found then
+        raise exception 'there is no alert rule %', coalesce(alert_rule_check.name, 'null') using errcode = '22023';
+    end if;
+    return coalesce(
+        pipeline.query_problem(v_rule.query),
+        (select p.problem from pipeline.alert_progress as p where p.rule_id = v_rule.id)
+    );
+end
+$$;
+
+CREATE FUNCTION pipeline.alert_rule_set(name text, metric text DEFAULT NULL::text, series text DEFAULT NULL::text, threshold double precision DEFAULT NULL::double precision, comparison text DEFAULT '>'::text, over interval DEFAULT '00:01:00'::interval, need integer DEFAULT 3, keep_firing integer DEFAULT 2, hold_max integer DEFAULT 3, min_samples integer DEFAULT 1, severity text DEFAULT 'warning'::text, message text DEFAULT '{rule}: {instance} is {value}, the threshold is {threshold}'::text, enabled boolean DEFAULT true, query text DEFAULT NULL::text, labels jsonb DEFAULT '{}'::jsonb, sources text[] DEFAULT NULL::text[], clear_threshold double precision DEFAULT NULL::double precision, runbook text DEFAULT NULL::text, max_instances integer DEFAULT 500, origin text DEFAULT 'user'::text) RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     insert into pipeline.alert_rule as r (
-        name, metric, series, threshold, comparison, over, need, keep_firing, hold_max, min_samples, severity, message, enabled
+        name, metric, series, threshold, comparison, over, need, keep_firing, hold_max, min_samples, severity, message, enabled,
+        query, labels, sources, clear_threshold, runbook, max_instances, origin
     )
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    values (
+        $1, coalesce($2, case when $14 is not null then 'sql' end), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+        $16, $17, $18, $19, $20
+    )
     on conflict (name) do update set
         metric = excluded.metric, series = excluded.series, threshold = excluded.threshold,
         comparison = excluded.comparison, over = excluded.over, need = excluded.need,
         keep_firing = excluded.keep_firing, hold_max = excluded.hold_max, min_samples = excluded.min_samples,
-        severity = excluded.severity, message = excluded.message, enabled = excluded.enabled
+        severity = excluded.severity, message = excluded.message, enabled = excluded.enabled, query = excluded.query,
+        labels = excluded.labels, sources = excluded.sources, clear_threshold = excluded.clear_threshold,
+        runbook = excluded.runbook, max_instances = excluded.max_instances,
+        -- a rule that came with pgreflex stays one of those, and is known to have been changed
+        origin = case when excluded.origin = 'user' and r.origin = 'builtin' then r.origin else excluded.origin end
     returning r.id
 $_$;
+
+CREATE FUNCTION pipeline.alert_rules() RETURNS TABLE(name text, origin text, metric text, severity text, health text, problem text, instances integer, judged_until timestamp with time zone, took_ms double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select r.name, r.origin, r.metric, r.severity,
+        case
+            when not r.enabled then 'off'
+            when p.problem is not null then 'error'
+            when p.judged_at is null then 'new'
+            else 'ok'
+        end,
+        p.problem, p.instances, p.judged_until, p.took_ms
+    from pipeline.alert_rule as r
+    join pipeline.alert_progress as p on p.rule_id = r.id
+    order by r.name
+$$;
+
+CREATE FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer) RETURNS TABLE(series text, labels jsonb, count bigint, errors bigint, sum double precision, high double precision, quantiles double precision[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.series, s.labels, m.count, m.errors, m.sum, m.high, m.quantiles
+    from (
+        select array_agg(k.id) as ids
+        from pipeline.timing_series as k
+        where (k.series = p_pattern or (strpos(p_pattern, '%') > 0 and k.series like p_pattern))
+          and k.labels @> p_labels
+          and (p_sources is null or k.source = any(p_sources))
+          and k.last_at >= p_from - interval '65 minutes'
+    ) as f
+    cross join lateral (
+        select case
+            when p_seconds % 3600 = 0 then 3600 when p_seconds % 300 = 0 then 300 when p_seconds % 60 = 0 then 60 else 5
+        end as level
+    ) as l
+    cross join lateral pipeline.timing_summary(
+        f.ids, f.ids, p_from, p_from + make_interval(secs => p_seconds), l.level, l.level, array[0.5, 0.95, 0.99]
+    ) as m
+    join pipeline.timing_series as s on s.id = m.grp
+$$;
 
 CREATE FUNCTION pipeline.alerts() RETURNS TABLE(rule text, instance text, state text, severity text, since timestamp with time zone, message text, value double precision, threshold double precision, nodata boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -561,46 +802,36 @@ CREATE FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double pr
         )
 $$;
 
-CREATE FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-    if coalesce(p_name, '') = '' or length(p_name) > 200 then
-        raise exception 'an alert needs a name of 1 to 200 characters' using errcode = '22023';
-    end if;
-    if jsonb_typeof(p_labels) <> 'object' then
-        raise exception 'alert %: labels must be a JSON object', p_name
-            using errcode = '22023', hint = 'For example {"region": "eu"}.';
-    end if;
-    if length(pipeline.series_name('', coalesce(p_labels, '{}'))) > 1000 then
-        raise exception 'alert %: its labels are longer than 1000 characters', p_name
-            using errcode = '22023', hint = 'Labels tell instances apart; put details into the message.';
-    end if;
-end
-$$;
-
 CREATE FUNCTION pipeline.check_alert_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     v_seconds double precision := extract(epoch from new.over);
-    v_unknown text;
+    v_kind text;
+    v_problem text;
 begin
     if coalesce(new.name, '') = '' or length(new.name) > 200 then
         raise exception 'an alert rule needs a name of 1 to 200 characters' using errcode = '22023';
     end if;
-    if coalesce(new.metric, '') not in (
-        'latency.p50', 'latency.p95', 'latency.p99', 'latency.mean', 'latency.max', 'latency.count', 'latency.error_rate'
-    ) then
+    select m.kind into v_kind from pipeline.alert_metrics() as m where m.metric = new.metric;
+    if v_kind is null then
         raise exception 'alert rule %: there is no metric %', new.name, coalesce(new.metric, 'null')
             using errcode = '22023',
-                hint = 'Metrics are latency.p50, .p95, .p99, .mean, .max (milliseconds), .count and .error_rate (0 to 1).';
+                hint = 'select * from pipeline.alert_metrics() lists them; a query of your own has the metric sql.';
     end if;
-    if coalesce(new.series, '') = '' then
+    new.labels := coalesce(new.labels, '{}');
+    if jsonb_typeof(new.labels) <> 'object' or jsonb_path_exists(new.labels, '$.* ? (@.type() != "string")') then
+        raise exception 'alert rule %: labels must be a JSON object of texts', new.name
+            using errcode = '22023', hint = 'For example {"route": "/orders"}.';
+    end if;
+    if v_kind = 'timing' and coalesce(new.series, '') = '' then
         raise exception 'alert rule %: it names no series', new.name
             using errcode = '22023', hint = 'Name a series such as orders.insert, or a pattern such as orders.%.';
+    end if;
+    if v_kind <> 'timing' and (new.series is not null or new.sources is not null) then
+        raise exception 'alert rule %: % is not measured by series', new.name, new.metric
+            using errcode = '22023', hint = 'Leave series and sources out; labels choose among the instances.';
     end if;
     if strpos(new.series, '%') > 0 and length(substring(new.series from '\\*$')) % 2 = 1 then
         raise exception 'alert rule %: the pattern % ends in its escape character', new.name, new.series
@@ -616,13 +847,28 @@ begin
         raise exception 'alert rule %: % is no comparison', new.name, coalesce(new.comparison, 'null')
             using errcode = '22023', hint = 'Use >, >=, < or <=.';
     end if;
-    if new.threshold is null or new.threshold in ('NaN', 'Infinity', '-Infinity') then
+    if (new.threshold is null and v_kind <> 'query') or new.threshold in ('NaN', 'Infinity', '-Infinity') then
         raise exception 'alert rule %: the threshold must be a number, not %', new.name, coalesce(new.threshold::text, 'null')
             using errcode = '22023';
     end if;
     if new.metric = 'latency.error_rate' and not new.threshold between 0 and 1 then
         raise exception 'alert rule %: an error rate lies between 0 and 1, the threshold is %', new.name, new.threshold
             using errcode = '22023', hint = 'Five per cent is 0.05.';
+    end if;
+    if tg_op = 'UPDATE' and new.threshold is distinct from old.threshold
+        and new.clear_threshold is not distinct from old.clear_threshold
+        and (new.comparison in ('>', '>=') and new.clear_threshold > new.threshold
+             or new.comparison in ('<', '<=') and new.clear_threshold < new.threshold)
+    then
+        new.clear_threshold := null;  -- it belonged to the threshold that is gone
+    end if;
+    if new.clear_threshold in ('NaN', 'Infinity', '-Infinity')
+        or (new.clear_threshold is not null and new.threshold is null)
+        or (new.comparison in ('>', '>=') and new.clear_threshold > new.threshold)
+        or (new.comparison in ('<', '<=') and new.clear_threshold < new.threshold) then
+        raise exception 'alert rule %: the clear threshold % does not lie on the good side of the threshold %',
+            new.name, new.clear_threshold, coalesce(new.threshold::text, 'null')
+            using errcode = '22023', hint = 'A rule > 100 can clear at 90, a rule < 0.5 at 0.6.';
     end if;
     if new.need is null or new.keep_firing is null or new.hold_max is null
         or least(new.need, new.keep_firing, new.hold_max) < 1 or greatest(new.need, new.keep_firing, new.hold_max) > 1000 then
@@ -633,20 +879,46 @@ begin
         raise exception 'alert rule %: min_samples must be at least 1', new.name
             using errcode = '22023', hint = 'A window with fewer timings counts as one without data.';
     end if;
+    if new.max_instances is null or new.max_instances not between 1 and 100000 then
+        raise exception 'alert rule %: max_instances lies between 1 and 100000', new.name using errcode = '22023';
+    end if;
     if coalesce(new.severity, '') not in ('info', 'warning', 'critical') then
         raise exception 'alert rule %: there is no severity %', new.name, coalesce(new.severity, 'null')
             using errcode = '22023', hint = 'Severities are info, warning and critical.';
     end if;
-    select m[1] into v_unknown
+    select m[1] into v_problem
     from regexp_matches(new.message, '\{([^{}]*)\}', 'g') as m
-    where m[1] not in ('rule', 'metric', 'series', 'value', 'threshold')
+    where m[1] not in ('rule', 'metric', 'series', 'instance', 'value', 'threshold', 'detail') and m[1] !~ '^label\..+'
     limit 1;
-    if new.message is null or v_unknown is not null then
-        raise exception 'alert rule %: its message has the unknown placeholder {%}', new.name, coalesce(v_unknown, '')
-            using errcode = '22023', hint = 'Placeholders are {rule}, {metric}, {series}, {value} and {threshold}.';
+    if new.message is null or v_problem is not null then
+        raise exception 'alert rule %: its message has the unknown placeholder {%}', new.name, coalesce(v_problem, '')
+            using errcode = '22023',
+                hint = 'Placeholders are {rule}, {metric}, {instance}, {value}, {threshold}, {detail}, and {label.NAME}.';
+    end if;
+    if new.runbook !~ '^https?://\S+$' or length(new.runbook) > 2000 then
+        raise exception 'alert rule %: its runbook is no link', new.name
+            using errcode = '22023', hint = 'Write an address that begins with https://.';
+    end if;
+    if (v_kind = 'query') <> (coalesce(new.query, '') <> '') then
+        raise exception 'alert rule %: %', new.name,
+            case v_kind when 'query' then 'it has no query' else 'a query needs the metric sql' end
+            using errcode = '22023', hint = 'Give a query and the metric sql, or neither.';
+    end if;
+    if v_kind = 'query' and (
+        tg_op = 'INSERT' or new.query is distinct from old.query or new.metric is distinct from old.metric
+    ) then
+        v_problem := pipeline.query_problem(new.query);
+        if v_problem is not null then
+            raise exception 'alert rule %: its query cannot be run: %', new.name, v_problem
+                using errcode = '22023',
+                    hint = 'One SELECT; tables that are not in the schema public are named with theirs.';
+        end if;
     end if;
     -- What the rule measures; instances of another revision no longer speak for it.
-    new.revision := md5(concat_ws('|', new.metric, new.series, v_seconds, new.comparison, new.threshold));
+    new.revision := md5(concat_ws(
+        '|', new.metric, coalesce(new.series, ''), v_seconds, new.comparison, coalesce(new.threshold::text, ''),
+        nullif(new.labels, '{}'), new.sources, new.query
+    ));
     return new;
 end
 $_$;
@@ -2480,19 +2752,45 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.query_problem(p_query text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $_$
+declare
+    v_cursor refcursor;
+begin
+    if p_query is null then
+        return null;
+    end if;
+    open v_cursor for execute format(
+        E'select pg_catalog.to_jsonb(q) from (\n%s\n) as q limit 1', regexp_replace(p_query, '[\s;]+$', '')
+    );
+    close v_cursor;
+    return null;
+exception when others then
+    return sqlerrm;
+end
+$_$;
+
 CREATE FUNCTION pipeline.raise_alert(name text, message text, severity text DEFAULT 'warning'::text, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    perform pipeline.check_alert_name(raise_alert.name, raise_alert.labels);
     if coalesce(raise_alert.severity, '') not in ('info', 'warning', 'critical') then
         raise exception 'raise_alert: there is no severity %', coalesce(raise_alert.severity, 'null')
             using errcode = '22023', hint = 'Severities are info, warning and critical.';
     end if;
-    insert into pipeline.alert_inbox (at, raised, name, instance, message, severity)
+    if (raise_alert.name <> '' and length(raise_alert.name) <= 200) is not true
+        or (raise_alert.labels <> '{}' and (
+            jsonb_typeof(raise_alert.labels) <> 'object' or length(raise_alert.labels::text) > 1000
+        ))
+    then
+        perform pipeline.refuse_alert(raise_alert.name, raise_alert.labels);
+    end if;
+    insert into pipeline.alert_inbox (at, raised, name, labels, message, severity)
     values (
-        pipeline.now(), true, raise_alert.name, pipeline.series_name('', coalesce(raise_alert.labels, '{}')),
+        pipeline.now(), true, raise_alert.name, coalesce(raise_alert.labels, '{}'),
         left(coalesce(raise_alert.message, ''), 4000), raise_alert.severity
     );
     perform pipeline.emit('pipeline.alert', raise_alert.name);
@@ -2562,6 +2860,23 @@ begin
         'pipeline.timing',
         jsonb_build_object('name', record_timing.name, 'ms', record_timing.ms, 'labels', v_labels)::text
     );
+end
+$$;
+
+CREATE FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(p_name, '') = '' or length(p_name) > 200 then
+        raise exception 'an alert needs a name of 1 to 200 characters' using errcode = '22023';
+    end if;
+    if jsonb_typeof(p_labels) <> 'object' then
+        raise exception 'alert %: labels must be a JSON object', p_name
+            using errcode = '22023', hint = 'For example {"region": "eu"}.';
+    end if;
+    raise exception 'alert %: its labels are longer than 1000 characters', p_name
+        using errcode = '22023', hint = 'Labels tell instances apart; put details into the message.';
 end
 $$;
 
@@ -2837,11 +3152,15 @@ CREATE FUNCTION pipeline.resolve_alert(name text, labels jsonb DEFAULT '{}'::jso
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    perform pipeline.check_alert_name(resolve_alert.name, resolve_alert.labels);
-    insert into pipeline.alert_inbox (at, raised, name, instance)
-    values (
-        pipeline.now(), false, resolve_alert.name, pipeline.series_name('', coalesce(resolve_alert.labels, '{}'))
-    );
+    if (resolve_alert.name <> '' and length(resolve_alert.name) <= 200) is not true
+        or (resolve_alert.labels <> '{}' and (
+            jsonb_typeof(resolve_alert.labels) <> 'object' or length(resolve_alert.labels::text) > 1000
+        ))
+    then
+        perform pipeline.refuse_alert(resolve_alert.name, resolve_alert.labels);
+    end if;
+    insert into pipeline.alert_inbox (at, raised, name, labels)
+    values (pipeline.now(), false, resolve_alert.name, coalesce(resolve_alert.labels, '{}'));
     perform pipeline.emit('pipeline.alert', resolve_alert.name);
 end
 $$;
@@ -3129,6 +3448,84 @@ CREATE FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) RETURNS 
     from unnest(p_columns) with ordinality u(c, n)
 $$;
 
+CREATE TABLE pipeline.alert_rule (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    metric text NOT NULL,
+    series text,
+    over interval DEFAULT '00:01:00'::interval NOT NULL,
+    comparison text DEFAULT '>'::text NOT NULL,
+    threshold double precision,
+    need integer DEFAULT 3 NOT NULL,
+    keep_firing integer DEFAULT 2 NOT NULL,
+    hold_max integer DEFAULT 3 NOT NULL,
+    min_samples integer DEFAULT 1 NOT NULL,
+    severity text DEFAULT 'warning'::text NOT NULL,
+    message text DEFAULT '{rule}: {instance} is {value}, the threshold is {threshold}'::text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    revision text NOT NULL,
+    origin text DEFAULT 'user'::text NOT NULL,
+    sources text[],
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    query text,
+    clear_threshold double precision,
+    max_instances integer DEFAULT 500 NOT NULL,
+    runbook text,
+    CONSTRAINT alert_rule_clear CHECK (((clear_threshold > '-Infinity'::double precision) AND (clear_threshold < 'Infinity'::double precision))),
+    CONSTRAINT alert_rule_comparison CHECK ((comparison = ANY (ARRAY['>'::text, '>='::text, '<'::text, '<='::text]))),
+    CONSTRAINT alert_rule_counts CHECK ((((need >= 1) AND (need <= 1000)) AND ((keep_firing >= 1) AND (keep_firing <= 1000)) AND ((hold_max >= 1) AND (hold_max <= 1000)))),
+    CONSTRAINT alert_rule_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
+    CONSTRAINT alert_rule_max_instances CHECK (((max_instances >= 1) AND (max_instances <= 100000))),
+    CONSTRAINT alert_rule_min_samples CHECK ((min_samples >= 1)),
+    CONSTRAINT alert_rule_name CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT alert_rule_origin CHECK ((origin = ANY (ARRAY['user'::text, 'file'::text, 'builtin'::text]))),
+    CONSTRAINT alert_rule_over CHECK (((over >= '00:00:05'::interval) AND (over <= '1 day'::interval))),
+    CONSTRAINT alert_rule_query CHECK (((metric = 'sql'::text) = (query IS NOT NULL))),
+    CONSTRAINT alert_rule_series CHECK ((series <> ''::text)),
+    CONSTRAINT alert_rule_severity CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text]))),
+    CONSTRAINT alert_rule_threshold CHECK (((threshold > '-Infinity'::double precision) AND (threshold < 'Infinity'::double precision)))
+);
+
+COMMENT ON TABLE pipeline.alert_rule IS 'Rules. Insert, update and delete as you like: a change counts from the next window. Queries run with the rights of the daemon.';
+
+COMMENT ON COLUMN pipeline.alert_rule.metric IS 'One of pipeline.alert_metrics(), or sql for a query.';
+
+COMMENT ON COLUMN pipeline.alert_rule.series IS 'A series; with % in it a LIKE pattern, and each series that matches is an instance of its own.';
+
+COMMENT ON COLUMN pipeline.alert_rule.over IS 'The length of a window: 5 s to 1 day; below a minute a multiple of 5 s, else whole minutes.';
+
+COMMENT ON COLUMN pipeline.alert_rule.threshold IS 'Null, for a query: each row that it returns is bad.';
+
+COMMENT ON COLUMN pipeline.alert_rule.need IS 'How many bad windows in succession make it fire.';
+
+COMMENT ON COLUMN pipeline.alert_rule.keep_firing IS 'How many good windows in succession resolve it.';
+
+COMMENT ON COLUMN pipeline.alert_rule.hold_max IS 'How many windows without data a streak survives; a firing alert then says that it has no data.';
+
+COMMENT ON COLUMN pipeline.alert_rule.origin IS 'file: follows the configuration of the daemon. builtin: came with pgreflex, and is yours to change.';
+
+COMMENT ON COLUMN pipeline.alert_rule.sources IS 'Only series of these sources, such as query or http; null for all.';
+
+COMMENT ON COLUMN pipeline.alert_rule.labels IS 'Only instances whose labels contain these.';
+
+COMMENT ON COLUMN pipeline.alert_rule.query IS 'Each row is an instance that is bad; its columns are the labels, but for value and detail.';
+
+COMMENT ON COLUMN pipeline.alert_rule.clear_threshold IS 'While it fires, a value counts as good only beyond this one.';
+
+COMMENT ON COLUMN pipeline.alert_rule.max_instances IS 'How many instances may be pending or firing at once; the rule says when there are more.';
+
+COMMENT ON COLUMN pipeline.alert_rule.runbook IS 'A link that tells what to do.';
+
+CREATE FUNCTION pipeline.rule_definition(p_rule pipeline.alert_rule) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select jsonb_build_array(
+        p_rule.metric, p_rule.series, p_rule.sources, p_rule.over, p_rule.comparison, p_rule.threshold, p_rule.clear_threshold,
+        p_rule.need, p_rule.keep_firing, p_rule.min_samples, p_rule.severity, p_rule.message
+    )::text
+$$;
+
 CREATE FUNCTION pipeline.run_schedule(name text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3285,6 +3682,115 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.seed_alert_rules() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_new record;
+begin
+    for v_new in
+        select * from (values
+            ('slow query', 'latency.p95', 'query{%', '{query}'::text[], '1 minute'::interval, '>', 500, 400, 3, 2, 3, 'warning',
+                'the p95 of {instance} is {value} ms'),
+            ('very slow query', 'latency.p95', 'query{%', '{query}', '1 minute', '>', 1000, 800, 3, 2, 3, 'critical',
+                'the p95 of {instance} is {value} ms'),
+            ('slow timings', 'latency.p95', '%', '{table,span,sql,http}', '1 minute', '>', 1000, 800, 3, 2, 5, 'warning',
+                'the p95 of {instance} is {value} ms'),
+            ('errors', 'latency.error_rate', '%', '{query,span,sql,http}', '1 minute', '>', 0.02, 0.01, 3, 2, 50, 'warning',
+                'a share of {value} of {instance} fails'),
+            ('regression', 'latency.regression', '%', '{query,table,span,sql,http}', '1 hour', '>', 2, 1.5, 1, 1, 100, 'warning',
+                '{instance} takes {value} times as long as at this hour of earlier days: {detail}'),
+            ('job failures', 'latency.error_rate', 'job.run{%', '{job}', '1 minute', '>', 0.1, 0.05, 3, 2, 20, 'warning',
+                'a share of {value} of the attempts of {instance} fails'),
+            ('dead letters', 'jobs.failed', null, null, '1 minute', '>', 0, null, 1, 10, 1, 'warning',
+                '{value} jobs of the queue {label.queue} failed for good within a minute; {detail}'),
+            ('queue age', 'jobs.queue_age', null, null, '1 minute', '>', 300, 120, 3, 2, 1, 'warning',
+                'a job of the queue {label.queue} has waited for {value} s'),
+            ('pool waits', 'latency.p95', 'pool.wait{%', '{pool}', '1 minute', '>', 100, 50, 3, 2, 10, 'warning',
+                'the p95 of {instance} is {value} ms: clients wait for connections'),
+            ('pool exhausted', 'latency.error_rate', 'pool.wait{%', '{pool}', '1 minute', '>', 0, null, 1, 3, 1, 'critical',
+                'clients got no connection of {instance}, a share of {value}'),
+            ('cache hit ratio', 'cache.hit_ratio', null, null, '5 minutes', '<', 0.5, 0.6, 3, 2, 1000, 'warning',
+                'a share of {value} of the cached reads is a hit'),
+            ('feed lag', 'feed.lag', null, null, '1 minute', '>', 1000, 500, 3, 2, 10, 'warning',
+                'the p99 from a write to its delivery is {value} ms'),
+            ('dead listener', 'feed.deaf', null, null, '15 seconds', '>', 0, null, 2, 2, 1, 'critical',
+                'the process {label.process} does not hear the feed: {detail}'),
+            ('long transaction', 'db.long_transaction', null, null, '1 minute', '>', 300, null, 1, 1, 1, 'warning',
+                'a transaction has been open for {value} s: {detail}'),
+            ('connections', 'db.connections', null, null, '1 minute', '>', 0.8, 0.7, 3, 2, 1, 'warning',
+                'a share of {value} of all connections is taken: {detail}'),
+            ('connections nearly gone', 'db.connections', null, null, '15 seconds', '>', 0.95, 0.9, 2, 2, 1, 'critical',
+                'a share of {value} of all connections is taken: {detail}'),
+            ('replication lag', 'db.replication_lag', null, null, '1 minute', '>', 30, 15, 3, 2, 1, 'warning',
+                'the standby {label.standby} is {value} s behind'),
+            ('replication slot', 'db.slot_bytes', null, null, '1 minute', '>', 10737418240, null, 3, 2, 1, 'warning',
+                'the slot {label.slot} ({detail}) keeps {value} bytes of log'),
+            ('wraparound', 'db.wraparound_age', null, null, '10 minutes', '>', 1000000000, null, 1, 1, 1, 'warning',
+                'the database {label.database} has transaction ids {value} transactions old'),
+            ('wraparound is near', 'db.wraparound_age', null, null, '10 minutes', '>', 1900000000, null, 1, 1, 1, 'critical',
+                'the database {label.database} has transaction ids {value} transactions old; at 2.1 billion it stops'),
+            ('notify queue', 'db.notify_queue', null, null, '1 minute', '>', 0.5, 0.3, 1, 2, 1, 'critical',
+                'a share of {value} of the queue of NOTIFY is full; when all is, commits with NOTIFY fail'),
+            ('deadlocks', 'db.deadlocks', null, null, '1 minute', '>', 5, null, 3, 2, 1, 'warning',
+                '{value} deadlocks a minute'),
+            ('write-ahead log', 'db.wal_ratio', null, null, '1 minute', '>', 4, 3, 3, 2, 1, 'warning',
+                'the write-ahead log is {value} times max_wal_size: {detail}'),
+            ('disk', 'disk.free', null, null, '1 minute', '<', 0.15, 0.17, 3, 2, 1, 'warning',
+                'a share of {value} of the disk is free: {detail}'),
+            ('disk nearly full', 'disk.free', null, null, '1 minute', '<', 0.05, 0.07, 2, 2, 1, 'critical',
+                'a share of {value} of the disk is free: {detail}'),
+            ('error budget burns fast', 'slo.burn_1h', null, null, '1 minute', '>', 14.4, null, 1, 2, 1, 'critical',
+                'the objective {label.slo} burns its budget {value} times as fast as it may: 2 % within an hour; {detail}'),
+            ('error budget burns', 'slo.burn_6h', null, null, '1 minute', '>', 6, null, 1, 2, 1, 'critical',
+                'the objective {label.slo} burns its budget {value} times as fast as it may: 5 % within six hours; {detail}'),
+            ('error budget burns slowly', 'slo.burn_1d', null, null, '5 minutes', '>', 3, null, 1, 2, 1, 'warning',
+                'the objective {label.slo} burns its budget {value} times as fast as it may: 10 % within a day; {detail}'),
+            ('error budget wears off', 'slo.burn_3d', null, null, '10 minutes', '>', 1, null, 1, 2, 1, 'warning',
+                'the objective {label.slo} burns its budget {value} times as fast as it may: 10 % within three days; {detail}'),
+            ('broken rule', 'alerts.broken_rules', null, null, '1 minute', '>', 0, null, 3, 2, 1, 'warning',
+                'the rule {label.rule} cannot be judged: {detail}'),
+            ('lost alerts', 'alerts.lost', null, null, '1 minute', '>', 0, null, 1, 10, 1, 'warning',
+                'triggers of alert_on could not raise {value} alerts a minute; the log of the server says why')
+        ) as v (
+            name, metric, series, sources, over, comparison, threshold, clear_threshold, need, keep_firing, min_samples,
+            severity, message
+        )
+    loop
+        if exists (select from pipeline.alert_rule as r where r.name = v_new.name) then
+            -- A rule of the user's that has this name, or one of ours that was changed, stays as it is.
+            update pipeline.alert_rule as r
+            set metric = v_new.metric, series = v_new.series, sources = v_new.sources, over = v_new.over,
+                comparison = v_new.comparison, threshold = v_new.threshold, clear_threshold = v_new.clear_threshold,
+                need = v_new.need, keep_firing = v_new.keep_firing, min_samples = v_new.min_samples,
+                severity = v_new.severity, message = v_new.message
+            where r.name = v_new.name and r.origin = 'builtin'
+              and exists (
+                  select from pipeline.alert_builtin as b
+                  where b.name = r.name and b.definition = pipeline.rule_definition(r)
+              );
+            continue when not found;
+        elsif exists (select from pipeline.alert_builtin as b where b.name = v_new.name) then
+            continue;
+        else
+            insert into pipeline.alert_rule (
+                name, metric, series, sources, over, comparison, threshold, clear_threshold, need, keep_firing, min_samples,
+                severity, message, origin
+            )
+            values (
+                v_new.name, v_new.metric, v_new.series, v_new.sources, v_new.over, v_new.comparison, v_new.threshold,
+                v_new.clear_threshold, v_new.need, v_new.keep_firing, v_new.min_samples, v_new.severity, v_new.message,
+                'builtin'
+            );
+        end if;
+        insert into pipeline.alert_builtin as b (name, definition)
+        select r.name, pipeline.rule_definition(r) from pipeline.alert_rule as r where r.name = v_new.name
+        on conflict (name) do update set definition = excluded.definition;
+    end loop;
+end
+$$;
+
 CREATE FUNCTION pipeline.series_name(p_name text, p_labels jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3368,6 +3874,106 @@ begin
 end
 $$;
 
+CREATE TABLE pipeline.slo (
+    name text NOT NULL,
+    series text NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    objective double precision NOT NULL,
+    latency_ms double precision,
+    min_events integer DEFAULT 100 NOT NULL,
+    period interval DEFAULT '30 days'::interval NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT slo_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
+    CONSTRAINT slo_latency CHECK (((latency_ms > (0)::double precision) AND (latency_ms < 'Infinity'::double precision))),
+    CONSTRAINT slo_min_events CHECK ((min_events >= 1)),
+    CONSTRAINT slo_name CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT slo_objective CHECK (((objective > (0)::double precision) AND (objective < (1)::double precision))),
+    CONSTRAINT slo_period CHECK (((period >= '1 day'::interval) AND (period <= '90 days'::interval))),
+    CONSTRAINT slo_series CHECK ((series <> ''::text))
+);
+
+COMMENT ON TABLE pipeline.slo IS 'Objectives; the built-in rules on slo.burn.* judge them.';
+
+COMMENT ON COLUMN pipeline.slo.series IS 'A series, or a name, of which all label sets are taken together; with % in it a LIKE pattern.';
+
+COMMENT ON COLUMN pipeline.slo.objective IS 'The share of events that has to be good: 0.999.';
+
+COMMENT ON COLUMN pipeline.slo.latency_ms IS 'An event that took longer is bad, as one that failed is; null: only one that failed.';
+
+COMMENT ON COLUMN pipeline.slo.min_events IS 'With fewer events in the longer of two windows no burn rate is told.';
+
+CREATE FUNCTION pipeline.slo_burn(p_slo pipeline.slo, p_over interval, OUT burn double precision, OUT events double precision) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select e.bad / nullif(e.events, 0) / (1 - p_slo.objective), e.events
+    from pipeline.slo_events(p_slo, p_over) as e
+$$;
+
+CREATE FUNCTION pipeline.slo_events(p_slo pipeline.slo, p_over interval, OUT events double precision, OUT bad double precision) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(sum(w.count), 0), coalesce(sum(least(w.count, w.errors + case
+        when p_slo.latency_ms is null or w.high <= p_slo.latency_ms then 0
+        when w.low > p_slo.latency_ms then w.count
+        else (
+            select coalesce(sum(c.weight), 0) from unnest(w.means, w.weights) as c (mean, weight)
+            where c.mean > p_slo.latency_ms
+        )
+    end)), 0)
+    from pipeline.timing_level(p_over) as l
+    cross join lateral pipeline.timing_span(
+        (
+            select array_agg(k.id)
+            from pipeline.timing_series as k
+            where (k.series = p_slo.series or k.name = p_slo.series or (strpos(p_slo.series, '%') > 0 and k.series like p_slo.series))
+              and k.labels @> p_slo.labels
+        ),
+        pipeline.now() - p_over, 'infinity', l.level, l.edge, p_slo.latency_ms is not null
+    ) as w
+$$;
+
+CREATE FUNCTION pipeline.slo_set(name text, series text, objective double precision, latency_ms double precision DEFAULT NULL::double precision, labels jsonb DEFAULT '{}'::jsonb, min_events integer DEFAULT 100, period interval DEFAULT '30 days'::interval, enabled boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    if not coalesce(slo_set.objective > 0 and slo_set.objective < 1, false) then
+        raise exception 'objective %: the share of good events lies between 0 and 1, not at %',
+            slo_set.name, coalesce(slo_set.objective::text, 'null')
+            using errcode = '22023', hint = 'Three nines are 0.999.';
+    elsif coalesce(slo_set.name, '') = '' or coalesce(slo_set.series, '') = '' then
+        raise exception 'an objective needs a name and a series' using errcode = '22023';
+    elsif not coalesce(slo_set.period between interval '1 day' and interval '90 days', false) then
+        raise exception 'objective %: its period lies between 1 and 90 days', slo_set.name using errcode = '22023';
+    elsif slo_set.latency_ms <= 0 or slo_set.latency_ms in ('NaN', 'Infinity') then
+        raise exception 'objective %: latency_ms must be above 0', slo_set.name using errcode = '22023';
+    end if;
+    insert into pipeline.slo as s (name, series, objective, latency_ms, labels, min_events, period, enabled)
+    values ($1, $2, $3, $4, $5, $6, $7, $8)
+    on conflict on constraint slo_pkey do update set
+        series = excluded.series, objective = excluded.objective, latency_ms = excluded.latency_ms,
+        labels = excluded.labels, min_events = excluded.min_events, period = excluded.period, enabled = excluded.enabled;
+end
+$_$;
+
+CREATE FUNCTION pipeline.slo_status() RETURNS TABLE(name text, series text, objective double precision, period interval, events double precision, bad double precision, good double precision, budget_left double precision, burn_1h double precision, burn_6h double precision, burn_1d double precision, burn_3d double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select s.name, s.series, s.objective, s.period, e.events, e.bad, 1 - e.bad / nullif(e.events, 0),
+        1 - e.bad / nullif(e.events, 0) / (1 - s.objective), b1.burn, b2.burn, b3.burn, b4.burn
+    from pipeline.slo as s
+    cross join lateral pipeline.slo_events(s, s.period) as e
+    cross join lateral pipeline.slo_burn(s, interval '1 hour') as b1
+    cross join lateral pipeline.slo_burn(s, interval '6 hours') as b2
+    cross join lateral pipeline.slo_burn(s, interval '1 day') as b3
+    cross join lateral pipeline.slo_burn(s, interval '3 days') as b4
+    where s.enabled
+    order by s.name
+$$;
+
 CREATE FUNCTION pipeline.slot_now(p_newest bigint, p_seconds double precision) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3424,7 +4030,8 @@ CREATE FUNCTION pipeline.start_alert_rule() RETURNS trigger
     AS $$
 begin
     insert into pipeline.alert_progress as p (rule_id, judged_until) values (new.id, pipeline.now())
-    on conflict (rule_id) do update set judged_until = greatest(p.judged_until, excluded.judged_until);
+    on conflict (rule_id) do update set
+        judged_until = greatest(p.judged_until, excluded.judged_until), problem = null, counters = '{}', counted_at = null;
     return null;
 end
 $$;
@@ -4842,6 +5449,11 @@ COMMENT ON COLUMN pipeline.activity_window.queryid IS '0: none was known.';
 
 COMMENT ON COLUMN pipeline.activity_window.wait_type IS 'Empty: it ran. `other`: all beyond the most frequent ones.';
 
+CREATE TABLE pipeline.alert_builtin (
+    name text NOT NULL,
+    definition text NOT NULL
+);
+
 CREATE TABLE pipeline.alert_delivery (
     notice uuid NOT NULL,
     sink text NOT NULL,
@@ -4864,7 +5476,8 @@ CREATE TABLE pipeline.alert_history (
     after text NOT NULL,
     value double precision,
     message text NOT NULL,
-    reason text NOT NULL
+    reason text NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL
 );
 
 ALTER TABLE pipeline.alert_history ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -4881,9 +5494,10 @@ CREATE TABLE pipeline.alert_inbox (
     at timestamp with time zone NOT NULL,
     raised boolean NOT NULL,
     name text NOT NULL,
-    instance text NOT NULL,
+    instance text,
     message text DEFAULT ''::text NOT NULL,
-    severity text DEFAULT 'warning'::text NOT NULL
+    severity text DEFAULT 'warning'::text NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL
 );
 
 ALTER TABLE pipeline.alert_inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -4894,6 +5508,13 @@ ALTER TABLE pipeline.alert_inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE SEQUENCE pipeline.alert_losses
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
 
 CREATE TABLE pipeline.alert_notice (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -4908,6 +5529,8 @@ CREATE TABLE pipeline.alert_notice (
     message text NOT NULL,
     value double precision,
     threshold double precision,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    runbook text,
     CONSTRAINT alert_notice_change_check CHECK ((change = ANY (ARRAY['firing'::text, 'resolved'::text])))
 );
 
@@ -4923,47 +5546,17 @@ ALTER TABLE pipeline.alert_notice ALTER COLUMN place ADD GENERATED ALWAYS AS IDE
 CREATE TABLE pipeline.alert_progress (
     rule_id bigint NOT NULL,
     judged_until timestamp with time zone NOT NULL,
-    problem text
+    problem text,
+    judged_at timestamp with time zone,
+    took_ms double precision,
+    instances integer,
+    counters jsonb DEFAULT '{}'::jsonb NOT NULL,
+    counted_at timestamp with time zone
 );
 
-CREATE TABLE pipeline.alert_rule (
-    id bigint NOT NULL,
-    name text NOT NULL,
-    metric text NOT NULL,
-    series text NOT NULL,
-    over interval DEFAULT '00:01:00'::interval NOT NULL,
-    comparison text DEFAULT '>'::text NOT NULL,
-    threshold double precision NOT NULL,
-    need integer DEFAULT 3 NOT NULL,
-    keep_firing integer DEFAULT 2 NOT NULL,
-    hold_max integer DEFAULT 3 NOT NULL,
-    min_samples integer DEFAULT 1 NOT NULL,
-    severity text DEFAULT 'warning'::text NOT NULL,
-    message text DEFAULT '{metric} of {series} is {value}, the threshold is {threshold}'::text NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    revision text NOT NULL,
-    CONSTRAINT alert_rule_comparison CHECK ((comparison = ANY (ARRAY['>'::text, '>='::text, '<'::text, '<='::text]))),
-    CONSTRAINT alert_rule_counts CHECK ((((need >= 1) AND (need <= 1000)) AND ((keep_firing >= 1) AND (keep_firing <= 1000)) AND ((hold_max >= 1) AND (hold_max <= 1000)))),
-    CONSTRAINT alert_rule_metric CHECK ((metric = ANY (ARRAY['latency.p50'::text, 'latency.p95'::text, 'latency.p99'::text, 'latency.mean'::text, 'latency.max'::text, 'latency.count'::text, 'latency.error_rate'::text]))),
-    CONSTRAINT alert_rule_min_samples CHECK ((min_samples >= 1)),
-    CONSTRAINT alert_rule_name CHECK (((name <> ''::text) AND (length(name) <= 200))),
-    CONSTRAINT alert_rule_over CHECK (((over >= '00:00:05'::interval) AND (over <= '1 day'::interval))),
-    CONSTRAINT alert_rule_series CHECK ((series <> ''::text)),
-    CONSTRAINT alert_rule_severity CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text]))),
-    CONSTRAINT alert_rule_threshold CHECK (((threshold > '-Infinity'::double precision) AND (threshold < 'Infinity'::double precision)))
-);
+COMMENT ON COLUMN pipeline.alert_progress.instances IS 'How many instances the last window had.';
 
-COMMENT ON TABLE pipeline.alert_rule IS 'Rules on timings. Insert, update and delete as you like: a change counts from the next window.';
-
-COMMENT ON COLUMN pipeline.alert_rule.series IS 'A series; with % in it a LIKE pattern, and each series that matches is an instance of its own.';
-
-COMMENT ON COLUMN pipeline.alert_rule.over IS 'The length of a window: 5 s to 1 day; below a minute a multiple of 5 s, else whole minutes.';
-
-COMMENT ON COLUMN pipeline.alert_rule.need IS 'How many bad windows in succession make it fire.';
-
-COMMENT ON COLUMN pipeline.alert_rule.keep_firing IS 'How many good windows in succession resolve it.';
-
-COMMENT ON COLUMN pipeline.alert_rule.hold_max IS 'How many windows without data a streak survives; a firing alert then says that it has no data.';
+COMMENT ON COLUMN pipeline.alert_progress.counters IS 'What the counters of the metric said at counted_at, by instance.';
 
 ALTER TABLE pipeline.alert_rule ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pipeline.alert_rule_id_seq
@@ -4999,9 +5592,11 @@ CREATE TABLE pipeline.alert_state (
     value double precision,
     threshold double precision,
     revision text NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT alert_state_kind_check CHECK ((kind = ANY (ARRAY['metric'::text, 'raised'::text]))),
     CONSTRAINT alert_state_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'firing'::text, 'resolved'::text])))
-);
+)
+WITH (fillfactor='60', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='1000');
 
 CREATE UNLOGGED TABLE pipeline.cache_0 (
     role oid NOT NULL,
@@ -5978,6 +6573,9 @@ ALTER TABLE ONLY pipeline.activity_minute
 ALTER TABLE ONLY pipeline.activity_window
     ADD CONSTRAINT activity_window_pkey PRIMARY KEY (start, wait_type, wait_event, queryid);
 
+ALTER TABLE ONLY pipeline.alert_builtin
+    ADD CONSTRAINT alert_builtin_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY pipeline.alert_delivery
     ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (notice, sink);
 
@@ -6091,6 +6689,9 @@ ALTER TABLE ONLY pipeline.schedule_run
 
 ALTER TABLE ONLY pipeline.setting
     ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.slo
+    ADD CONSTRAINT slo_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY pipeline.statement_round
     ADD CONSTRAINT statement_round_pkey PRIMARY KEY (seconds, start);
@@ -6259,7 +6860,13 @@ REVOKE ALL ON FUNCTION pipeline.add_jobs(task text, args jsonb[], queue text, pr
 
 REVOKE ALL ON FUNCTION pipeline.adopt_lanes() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.alert_rule_check(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean, query text, labels jsonb, sources text[], clear_threshold double precision, runbook text, max_instances integer, origin text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_rules() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds double precision) FROM PUBLIC;
 
@@ -6284,8 +6891,6 @@ REVOKE ALL ON FUNCTION pipeline.cancel_workflow(id bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.cancel_workflows(p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION pipeline.check_alert_name(p_name text, p_labels jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_alert_rule() FROM PUBLIC;
 
@@ -6385,6 +6990,8 @@ REVOKE ALL ON FUNCTION pipeline.prune_workflows(p_keep interval, p_limit integer
 
 REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval, p_key text) FROM PUBLIC;
@@ -6421,6 +7028,8 @@ REVOKE ALL ON FUNCTION pipeline.rotate(p_term bigint, p_seq bigint, p_position p
 
 REVOKE ALL ON FUNCTION pipeline.row_expression(p_alias text, p_columns text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.rule_definition(p_rule pipeline.alert_rule) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.run_schedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.running(p_queue text) FROM PUBLIC;
@@ -6429,11 +7038,19 @@ REVOKE ALL ON FUNCTION pipeline.scan_statement(p_watch pipeline.watch, p_op text
 
 REVOKE ALL ON FUNCTION pipeline.schedule(name text, cron text, task text, args jsonb, timezone text, missed text, queue text, priority integer, max_missed integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.seed_alert_rules() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.set_key_rule(name text, concurrency integer, rate integer, per interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.set_queue(name text, concurrency integer, rate integer, per interval, slots integer, weight integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.slo_burn(p_slo pipeline.slo, p_over interval, OUT burn double precision, OUT events double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.slo_events(p_slo pipeline.slo, p_over interval, OUT events double precision, OUT bad double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.slo_set(name text, series text, objective double precision, latency_ms double precision, labels jsonb, min_events integer, period interval, enabled boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.slot_now(p_newest bigint, p_seconds double precision) FROM PUBLIC;
 

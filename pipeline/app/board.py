@@ -119,6 +119,10 @@ class CacheBoard(Listener):
         }
         return [report for _at, report in self._reports.values()]
 
+    def reports(self, now: float) -> dict[str, CacheStatus]:
+        """What each process reported last of its cache, unless that is long ago."""
+        return {report.process: report.cache for report in self._lately(now)}
+
 
 class PoolReport(msgspec.Struct, frozen=True):
     """What a process says of its connection pools on POOL_CHANNEL."""

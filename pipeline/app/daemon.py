@@ -25,6 +25,7 @@ from handlers.statements import StatementWatcher
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import jobs
+from pipeline.app.alert_sources import LocalMetrics
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell, PoolBoard
 from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
@@ -32,6 +33,7 @@ from pipeline.app.timing import recorder
 from pipeline.config import Config
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
+from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
 from pipeline.db.feed import FeedStore
@@ -79,7 +81,12 @@ class Daemon:
             shared=recorder,
         )
         self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
-        self.alerts = AlertEvaluator(AlertStore(self.database), sinks(config, self.poster), leading=self.leading)
+        self.caches = CacheBoard()
+        self.delivery = DeliveryMeter(self.pump)
+        self.judge = AlertJudge(self.database)
+        self.alerts = AlertEvaluator(
+            AlertStore(self.database), self.judge, sinks(config, self.poster), leading=self.leading
+        )
         add_builtin(registry, self.database, config.jobs)
         queues = dict(config.jobs.queues)
         receiver = receiver_of(config)
@@ -104,13 +111,19 @@ class Daemon:
         if receiver is not None:
             others.append(PurgeConsumer(self.job_calls.enqueue, max_staleness=config.cache.max_staleness_seconds))
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
-        self.caches = CacheBoard()
         self.pools = PoolBoard()
-        self.delivery = DeliveryMeter(self.pump)
         changes = ChangeStreams(FeedStore(self.database).replay)
         self.follower = Follower(
             listen, [self.delivery, self.consumers, self.caches, self.pools, JobBell(self.jobs), changes]
         )
+        self.metrics = LocalMetrics(
+            self.database,
+            process=process_name(),
+            follower=self.follower,
+            delivery=self.delivery,
+            caches=self.caches,
+        )
+        self.judge.local = self.metrics.metrics()
         self.web = WebServer(
             self,
             host=config.http.host,
@@ -175,7 +188,7 @@ class Daemon:
         live = self.live()
         return Status(
             version=__version__,
-            process=f"{socket.gethostname()}:{os.getpid()}",
+            process=process_name(),
             at=time.time(),
             started_at=self.started_at,
             ready=live.ready,
@@ -259,6 +272,11 @@ def tokens(config: Config) -> Tokens | None:
         viewer=None if viewer is None else viewer.get_secret_value(),
         admin=None if admin is None else admin.get_secret_value(),
     )
+
+
+def process_name() -> str:
+    """This process, as others see it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def resident_bytes() -> int | None:

@@ -28,6 +28,8 @@ class Notice(msgspec.Struct, frozen=True):
     episode: int
     value: float | None = None
     threshold: float | None = None
+    labels: dict[str, str] = {}
+    runbook: str | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -27,4 +27,4 @@ from open
 join pipeline.alert_notice as n on n.id = open.notice
 where d.notice = open.notice and d.sink = $1
 returning n.id::text as id, d.attempts, n.change, n.rule, n.instance, n.severity, n.message, n.value, n.threshold, n.episode,
-    extract(epoch from n.at)::float8 as at, n.place
+    extract(epoch from n.at)::float8 as at, n.labels, n.runbook, n.place

@@ -1,9 +1,11 @@
--- lock_rule: one rule, for judging; no row when another evaluator is at it, or it was disabled or deleted
+-- lock_rule: the same, for judging; no row when another evaluator is at it, or it was disabled or deleted
 -- $1 bigint: the rule
 -- locks: the rule's row of alert_progress, SKIP LOCKED; whoever holds it judges alone
 select
-    r.id, r.name, r.metric, r.series, extract(epoch from r.over)::int as seconds, r.comparison, r.threshold,
-    r.need, r.keep_firing, r.hold_max, r.min_samples, r.severity, r.message, r.revision,
+    r.id, r.name, r.metric, r.series, r.sources, r.labels, r.query, extract(epoch from r.over)::int as seconds, r.comparison,
+    r.threshold, r.clear_threshold, r.need, r.keep_firing, r.hold_max, r.min_samples, r.max_instances, r.severity,
+    r.message, r.runbook, r.revision, p.counters,
+    extract(epoch from p.counted_at)::float8 as counted_at,
     extract(epoch from p.judged_until)::float8 as judged_until,
     extract(epoch from pipeline.now())::float8 as now
 from pipeline.alert_rule as r

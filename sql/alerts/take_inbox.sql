@@ -4,8 +4,8 @@
 with taken as (
     delete from pipeline.alert_inbox
     where id in (select id from pipeline.alert_inbox order by id limit $1)
-    returning id, at, raised, name, instance, message, severity
+    returning id, at, raised, name, instance, labels, message, severity
 )
-select id, extract(epoch from at)::float8 as at, raised, name, instance, message, severity
+select id, extract(epoch from at)::float8 as at, raised, name, instance, labels, message, severity
 from taken
 order by id

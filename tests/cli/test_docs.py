@@ -57,7 +57,7 @@ async def test_the_sql_page_names_every_function_that_a_user_may_call(sql: async
         "now", "fake_now", "epoch", "lineage", "enqueue_rows", "series_name", "watch_problem",
         "watched_over", "cache_get", "cache_put", "cache_raise", "cache_release", "cache_turn",
         "changes_since", "contained", "own_changes", "remember_queries", "timing_ids", "write_timings",
-        "claim_plan", "refuse_plan", "save_plan",
+        "alert_row", "claim_plan", "refuse_plan", "save_plan",
     }  # fmt: skip
     rows = await sql.fetch(
         "select distinct proname from pg_proc where pronamespace = 'pipeline'::regnamespace"

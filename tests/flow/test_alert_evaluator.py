@@ -16,6 +16,7 @@ from handlers.latency import LatencyRecorder
 from handlers.sinks import LogSink, Sink, WebhookSink, signature
 from pipeline.core.alert_notice import Notice
 from pipeline.core.events import Event
+from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
@@ -64,7 +65,7 @@ class Broken:
 
 @asynccontextmanager
 async def running(db: Database, sinks: Sequence[Sink], *, leads: bool = True) -> AsyncIterator[AlertEvaluator]:
-    evaluator = AlertEvaluator(AlertStore(db), sinks, leading=lambda: leads, chance=lambda: 0.0)
+    evaluator = AlertEvaluator(AlertStore(db), AlertJudge(db), sinks, leading=lambda: leads, chance=lambda: 0.0)
     await evaluator.start()
     task = asyncio.create_task(evaluator.run())
     try:
@@ -166,7 +167,7 @@ async def test_a_process_that_does_not_lead_neither_judges_nor_tells_but_knows(
     db: Database, sql: asyncpg.Connection
 ) -> None:
     kept = Kept()
-    leader = AlertEvaluator(AlertStore(db), [kept])
+    leader = AlertEvaluator(AlertStore(db), AlertJudge(db), [kept])
     await leader.start()
     await sql.execute("select pipeline.raise_alert('a', 'x')")
     await leader.judge()
@@ -260,4 +261,4 @@ async def test_an_evaluator_outlives_a_database_that_is_away(dsn: str, sql: asyn
 
 async def test_two_sinks_of_one_name_are_refused(db: Database) -> None:
     with pytest.raises(ValueError, match="same name"):
-        AlertEvaluator(AlertStore(db), [LogSink(), LogSink()])
+        AlertEvaluator(AlertStore(db), AlertJudge(db), [LogSink(), LogSink()])

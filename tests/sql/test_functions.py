@@ -10,6 +10,9 @@ import pytest
 
 # What an application may call once it has usage of the schema; the triggers of enqueue_on call enqueue_rows.
 FOR_APPLICATIONS = {
+    "alert_off",
+    "alert_on",
+    "alert_row",
     "alerts",
     "cache_get",
     "cache_put",
@@ -33,6 +36,7 @@ FOR_APPLICATIONS = {
     "remember_queries",
     "resolve_alert",
     "save_plan",
+    "slo_status",
     "start_workflow",
     "statements",
     "timing_ids",
@@ -46,12 +50,13 @@ FOR_APPLICATIONS = {
 # Harmless, because they run with the caller's rights: `watched` answers only those who may read pipeline.watch.
 # Tells a transaction of itself.
 FOR_WRITERS = {"own_changes"}
-OPEN_PARTS = {"fake_now", "now", "series_name", "watch_problem", "watched"}
+OPEN_PARTS = {"alert_metrics", "fake_now", "now", "query_problem", "series_name", "watch_problem", "watched"}
 # What an application needs to follow the feed; all of it is broadcast to every session that listens anyway.
 FOR_FOLLOWERS = {"changes_since", "contained", "epoch", "lineage", "watched_over"}
 READABLE = {"leader", "ring"}
 OPEN = FOR_APPLICATIONS | OPEN_PARTS | FOR_FOLLOWERS | FOR_WRITERS
 RUN_AS_OWNER = {
+    "alert_row",
     "alerts",
     "cache_get",
     "cache_put",
@@ -78,6 +83,7 @@ RUN_AS_OWNER = {
     "remember_queries",
     "resolve_alert",
     "slow_queries",
+    "slo_status",
     "start_alert_rule",
     "save_plan",
     "start_workflow",
@@ -159,7 +165,7 @@ async def test_every_function_pins_its_search_path_and_ends_it_with_pg_temp(watc
     settings = "coalesce((select c from unnest(p.proconfig) c where c like 'search_path=%'), '')"
     assert await names(watching, f"{settings} !~ '^search_path=pg_catalog, (public, )?pg_temp$'") == set()
     # only looking up a name that a person typed goes through public
-    assert await names(watching, f"{settings} like '%public%'") <= {"relation_named"}
+    assert await names(watching, f"{settings} like '%public%'") <= {"query_problem", "relation_named"}
 
 
 async def test_only_the_intended_functions_run_as_their_owner(watching: asyncpg.Connection) -> None:
