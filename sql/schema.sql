@@ -4642,6 +4642,30 @@ CREATE FUNCTION pipeline.timing_ids(p_series text[], p_sources text[], p_names t
     select n.series, n.id from new as n
 $$;
 
+CREATE FUNCTION pipeline.timing_in_batches(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_open boolean) RETURNS TABLE(start timestamp with time zone, digest pipeline.timing_digest)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if cardinality(p_ids) <= 8 then
+        return query
+        select b.start, b.digests[p.place]
+        from pipeline.timing_batch as b
+        cross join lateral (
+            select s.place from unnest(b.series) with ordinality as s (id, place) where s.id = any(p_ids)
+        ) as p
+        where b.start >= p_from and b.start < p_to and not (p_open and b.rolled);
+    else
+        return query
+        select b.start, d::pipeline.timing_digest
+        from pipeline.timing_batch as b
+        cross join unnest(b.digests) as d
+        where b.start >= p_from and b.start < p_to and not (p_open and b.rolled) and d.series = any(p_ids);
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.timing_level(p_over interval, OUT level integer, OUT edge integer) RETURNS record
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4663,29 +4687,43 @@ CREATE FUNCTION pipeline.timing_parts(p_ids integer[], p_from timestamp with tim
 #variable_conflict use_column
 begin
     return query
-    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, c.means, c.weights
-    from pipeline.timing_stored(p_ids, p_from, p_to, p_level) as p
-    cross join lateral (
-        select
-            array_agg(
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count,
+        (
+            select array_agg(
                 least(
                     greatest(
                         case
-                            when u.mean = -32768 then 0
-                            else (1024 + ((u.mean + 32768) & 1023)) * power(2::float8, ((u.mean + 32768) >> 10) - 32)
+                            when u.code = -32768 then 0
+                            else (1024 + ((u.code + 32768) & 1023)) * power(2::float8, ((u.code + 32768) >> 10) - 32)
                         end,
                         p.low
                     ),
                     p.high
                 )
-            ) as means,
-            array_agg(case when u.weight is null then 1 when u.weight < 0 then u.weight * -32768::float8 else u.weight end)
-                as weights
-        from unnest(
-            p.centroids[2 : 1 + (cardinality(p.centroids) - 1) / (1 + p.centroids[1])],
-            p.centroids[2 + (cardinality(p.centroids) - 1) / (1 + p.centroids[1]) :]
-        ) as u (mean, weight)
-    ) as c;
+            )
+            from unnest(p.centroids[2 : 1 + n.size]) as u (code)
+        ),
+        case p.centroids[1]
+            when 0 then array_fill(1::float8, array[n.size])
+            when 1 then (
+                select array_agg(case when w.weight < 0 then w.weight * -32768::float8 else w.weight end)
+                from unnest(p.centroids[2 + n.size :]) as w (weight)
+            )
+            else (
+                select array_agg(
+                    (((p.centroids[2 + n.size + i / 2]::int + 32768) >> (8 * (i % 2))) & 255)::float8
+                )
+                from generate_series(0, n.size - 1) as i
+            )
+        end
+    from pipeline.timing_stored(p_ids, p_from, p_to, p_level) as p
+    cross join lateral (
+        select case p.centroids[1]
+            when 0 then cardinality(p.centroids) - 1
+            when 1 then (cardinality(p.centroids) - 1) / 2
+            else (cardinality(p.centroids) - 1) * 2 / 3
+        end as size
+    ) as n;
 end
 $$;
 
@@ -4824,11 +4862,9 @@ begin
     join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
     where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
     union all
-    select d.series, b.start, d.count, d.sum, d.low, d.high, d.errors, d.over_count, d.row_count, d.centroids
-    from pipeline.timing_batch as b
-    cross join unnest(b.digests) as d
-    where (p_level = 5 or not b.rolled) and b.start >= v_from and b.start < p_to
-      and b.series && p_ids and d.series = any(p_ids);
+    select (b.digest).series, b.start, (b.digest).count, (b.digest).sum, (b.digest).low, (b.digest).high,
+        (b.digest).errors, (b.digest).over_count, (b.digest).row_count, (b.digest).centroids
+    from pipeline.timing_in_batches(p_ids, v_from, p_to, p_level > 5) as b;
 end
 $$;
 
@@ -7083,6 +7119,8 @@ REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_
 REVOKE ALL ON FUNCTION pipeline.timing_check_labels(p_labels jsonb, p_asker text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.timing_find(p_series text, p_labels jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.timing_in_batches(p_ids integer[], p_from timestamp with time zone, p_to timestamp with time zone, p_open boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.timing_level(p_over interval, OUT level integer, OUT edge integer) FROM PUBLIC;
 

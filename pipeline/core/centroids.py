@@ -9,17 +9,21 @@ are clamped to the exact minimum and maximum where they are read, a constant is 
 
     numbers = [0, mean, mean, ...]                              every weight is 1
     numbers = [1, mean, mean, ..., weight, weight, ...]         as many weights as means
+    numbers = [2, mean, mean, ..., two weights, ...]            each below 256; half as many numbers, rounded up
 
-A mean's code is stored less 32768, to fit Postgres' smallint. A weight stands for itself; below zero it counts
--32768ths: -3 is 98,304. A larger weight takes two centroids of one mean, or more: weights stay whole and exact.
+A mean's code is stored less 32768, to fit Postgres' smallint, and so are two weights: the second counts 256 times.
+A weight of its own stands for itself; below zero it counts -32768ths: -3 is 98,304. A larger weight takes two
+centroids of one mean, or more: weights stay whole and exact.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 _HALF = 32_768
+_BYTE = 256
 _MANTISSA = 1_024
 _SCALE = -32  # the exponent of code 1024's mantissa
 _SINGLE_BITS = 13  # what a mantissa of ten bits leaves of single precision's 23
@@ -30,19 +34,28 @@ _LARGEST = _MEANS[-1]
 
 def pack(means: Sequence[float], weights: Sequence[float]) -> list[int]:
     """The numbers for centroids, none below zero; the weights are whole."""
-    if all(weight == 1 for weight in weights):
+    largest = max(weights, default=1)
+    if largest == 1:
         return [0, *_codes(means)]
+    if largest < _BYTE:
+        two = zip_longest(map(int, weights[::2]), map(int, weights[1::2]), fillvalue=0)
+        return [2, *_codes(means), *(first + _BYTE * second - _HALF for first, second in two)]
     split = [(mean, each) for mean, weight in zip(means, weights, strict=True) for each in _split(int(weight))]
     return [1, *_codes([mean for mean, _ in split]), *(weight for _, weight in split)]
 
 
 def unpack(numbers: Sequence[int], low: float, high: float) -> tuple[list[float], list[float]]:
     """Means and weights from what `pack` gave; low and high: the exact minimum and maximum."""
-    size = (len(numbers) - 1) // (1 + numbers[0])
+    kind, length = numbers[0], len(numbers) - 1
+    size = (length, length // 2, length * 2 // 3)[kind]
     means = [min(max(_MEANS[code + _HALF], low), high) for code in numbers[1 : size + 1]]
-    if not numbers[0]:
+    rest = numbers[size + 1 :]
+    if kind == 0:
         return means, [1.0] * size
-    return means, [float(weight if weight >= 0 else -weight * _HALF) for weight in numbers[size + 1 :]]
+    if kind == 1:
+        return means, [float(weight if weight >= 0 else -weight * _HALF) for weight in rest]
+    both = [each for two in rest for each in divmod(two + _HALF, _BYTE)[::-1]]
+    return means, [float(weight) for weight in both[:size]]
 
 
 def _codes(means: Sequence[float]) -> Iterator[int]:

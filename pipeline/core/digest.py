@@ -31,12 +31,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from math import fsum, isfinite, log
+from math import fsum, isfinite
 
 from fastdigest import TDigest
 
 MAX_CENTROIDS = 200
-GATHERED_AT_ONCE = 1_000  # centroids that `compress` looks at one by one
 MAX_GATHERED = 400_000  # centroids that wait for compression at most: a day of full minutes, 26 MB
 
 
@@ -139,59 +138,6 @@ class Digest:
         self._means = array("d", [mean for mean, _ in pairs])
         self._weights = array("d", [weight for _, weight in pairs])
         self._values = array("d")
-
-
-def compress(means: Sequence[float], weights: Sequence[float], size: int) -> tuple[list[float], list[float]]:
-    """At most `size` centroids of the same values, ascending by mean; the weights stay whole, with the same sum.
-
-    Small digests are for what is slow, so the centroids lie closer the higher the quantile: those between two of
-    `size` even steps of 3 q - log(1 - q) become one. With the library's scale, as fine at the low end as at the
-    high one, p99 of Pareto data was off by 1.8 % after roll-ups to 32, 48 and 96 centroids. On eight days of each
-    kind of data p50, p95 and p99 are now off by 0.9 % at most.
-    """
-    pairs = sorted(zip(means, weights, strict=True))
-    if len(pairs) > max(GATHERED_AT_ONCE, size):
-        pairs = sorted(
-            TDigest.from_values([mean for mean, _ in pairs], [w for _, w in pairs], GATHERED_AT_ONCE).centroids
-        )
-    if len(pairs) > size:
-        pairs = _thinned(pairs, size)
-    return [mean for mean, _ in pairs], [weight for _, weight in pairs]
-
-
-def _thinned(pairs: Sequence[tuple[float, float]], size: int) -> list[tuple[float, float]]:
-    """Where steps are empty, as many are at the high end, the next attempt makes them smaller."""
-    count = fsum(weight for _, weight in pairs)
-    heights, before = [], 0.0
-    for _, weight in pairs:
-        middle = (before + weight / 2) / count
-        heights.append(3 * middle - log(1 - middle + 1 / count))
-        before += weight
-    best: list[list[float]] = []
-    steps = float(size)
-    for _ in range(4):
-        found = _stepped(pairs, heights, steps * (1 - 1e-9))
-        if len(found) <= size:
-            best = max(best, found, key=len)
-        if len(found) == size:
-            break
-        steps *= 1 + 1.2 * (size - len(found)) / size
-    return [(total / weight, weight) for total, weight in best]
-
-
-def _stepped(pairs: Sequence[tuple[float, float]], heights: Sequence[float], steps: float) -> list[list[float]]:
-    """Sums and weights of the centroids of each step."""
-    scale = steps / (heights[-1] - heights[0])
-    found: list[list[float]] = []
-    last = -1
-    for (mean, weight), height in zip(pairs, heights, strict=True):
-        step = int((height - heights[0]) * scale)
-        if step != last:
-            found.append([0.0, 0.0])
-            last = step
-        found[-1][0] += mean * weight
-        found[-1][1] += weight
-    return found
 
 
 def quantiles(
