@@ -6,6 +6,7 @@ Owns: the wording, and what may be told: texts of queries without their values. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -69,6 +70,7 @@ def unreachable(name: str, waited: float, size: int, most: int, attempts: int, r
     )
 
 
+@lru_cache(maxsize=256)
 def shown(query: str) -> str:
     """What stands for a query in one short line: `$1` and so on for its values."""
     text = " ".join(fingerprint(query).text.split())

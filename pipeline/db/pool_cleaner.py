@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from asyncpg.protocol.protocol import Protocol
 
 from pipeline.core.recent import Recent
 from pipeline.db.pool_desk import Meter
@@ -95,8 +96,8 @@ class Cleaner:
                 con._log_listeners.clear()
                 query = con.get_reset_query()
                 if query:
-                    # past the connection, so that nobody who observes queries takes it for the application's
-                    await protocol.query(query, bound)
+                    # past whatever observes queries: this one is not the application's
+                    await Protocol.query(protocol, query, bound)
             else:
                 async with asyncio.timeout(bound):
                     await self._clean_slowly(con)

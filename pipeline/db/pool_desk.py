@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 
 from pipeline.core.pool_line import Line
-from pipeline.core.pool_report import exhausted, unreachable
+from pipeline.core.pool_report import Held, exhausted, unreachable
 from pipeline.core.recent import Recent
 from pipeline.core.timing_context import current_labels
 from pipeline.db.connection import translate
@@ -22,6 +22,8 @@ from pipeline.errors import PgreflexError, PoolExhausted, PoolUnreachable
 
 if TYPE_CHECKING:
     from pipeline.db.pool import Pool
+
+KNOWN_SECONDS = 0.05
 
 
 class Meter(Protocol):
@@ -108,6 +110,8 @@ class Desk:
         self.timeouts_total = 0
         self._meter = meter
         self._setup = setup
+        self._known: tuple[Held, ...] = ()
+        self._known_at = float("-inf")
 
     def at_once(self, place: Place | None) -> Lent | None:
         """A connection, if that takes no waiting of any kind."""
@@ -189,13 +193,20 @@ class Desk:
 
     def _explain(self, waited: float) -> PgreflexError:
         name, line, opener = self.pool.options.name, self.line, self.pool.opener
-        holders = self.pool.holders()
+        holders = self._known_holders()
         if opener.error is not None and len(holders) < line.most:
             reason = translate(opener.error).message
             error = PoolUnreachable(unreachable(name, waited, line.size, line.most, opener.failures, reason))
             error.__cause__ = opener.error
             return error
         return PoolExhausted(exhausted(name, waited, line.most, len(line.waiting), holders), holders)
+
+    def _known_holders(self) -> tuple[Held, ...]:
+        """As of a moment ago at most: of a hundred who give up together, none waits for the others' reports."""
+        now = time.monotonic()
+        if now >= self._known_at + KNOWN_SECONDS:
+            self._known, self._known_at = self.pool.holders(), now
+        return self._known
 
     def fail_all(self, why: Callable[[], Exception]) -> None:
         """Nobody in line can be served."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import msgspec
 import pytest
 
 import pipeline
 from pipeline.core.cache_policy import Options, Policy
+from pipeline.core.pool_options import PoolOptions
 from pipeline.definition import TaskOptions
 from pipeline.registry import Registry, load
 from tests.cli.conftest import ROOT, clean_environment
@@ -24,6 +27,11 @@ PRINTED = [
     ("python.md", 0, "job 1\n"),
     ("python.md", 1, "job 1\njob 2\n"),
     ("python.md", 2, '1 written\nrow 0: duplicate key value violates unique constraint "orders_pkey"\n'),
+    (
+        "pool.md",
+        0,
+        '2\npool "main" is exhausted: none of its 2 connections came free within 0.2 s; held by: [1] 0.2 s, ',
+    ),
     ("cache.md", 0, "[{'id': 1, 'status': 'new'}]\nnew new\nread from somewhere\nnew\nHealth("),
     ("cache.md", 1, "[{'status': 'paid'}]\n"),
     ("cache.md", 2, "['new', 'none', 'new']\n"),
@@ -127,6 +135,16 @@ def test_the_cache_page_names_every_option_with_its_default() -> None:
     for name, default in told.items():
         value = getattr(plain, name)
         assert default.strip('`"') in (f"{value:g}" if isinstance(value, float) else str(value), *WORDS), name
+
+
+def test_the_pool_page_names_every_option_with_its_default() -> None:
+    table = (DOCS / "pool.md").read_text(encoding="utf-8").partition("## Options")[2].partition("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    plain = msgspec.structs.asdict(PoolOptions())
+    told = {name.strip("`"): default for name, default, _why in rows}
+    assert told == {name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in plain.items()}
+    given = inspect.signature(pipeline.create_pool).parameters
+    assert {name: given[name].default for name in plain} == {**plain, "name": None}
 
 
 def test_the_python_page_names_every_public_name() -> None:
