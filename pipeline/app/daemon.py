@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from handlers.activity import ActivitySampler
 from handlers.alerts import AlertEvaluator
 from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
@@ -33,6 +34,7 @@ from pipeline.app.timing import recorder
 from pipeline.config import Config
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status
+from pipeline.db.activity import Activity
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
@@ -81,6 +83,7 @@ class Daemon:
             shared=recorder,
         )
         self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
+        self.activity = ActivitySampler(Activity(self.database), leading=self.leading)
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)
         self.judge = AlertJudge(self.database)
@@ -142,6 +145,7 @@ class Daemon:
             *feed,
             self.latency,
             self.statements,
+            self.activity,
             self.alerts,
             self.schedule,
             self.workflows,
@@ -204,6 +208,7 @@ class Daemon:
             jobs=self.jobs.status(),
             statements=self.statements.status(),
             pools=self.pools.status(time.monotonic()),
+            activity=self.activity.status(),
         )
 
     def feed_status(self) -> FeedStatus:

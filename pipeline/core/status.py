@@ -241,6 +241,48 @@ class StatementsStatus(msgspec.Struct, frozen=True):
     shortcomings: tuple[str, ...] = ()
 
 
+class BlockedSession(msgspec.Struct, frozen=True):
+    """A session that waits for a lock. behind: who holds it or waits for it longest. root: who holds up all of
+    them and waits for no lock; None for a prepared transaction. depth: 1 where root is behind. Texts are without
+    values.
+    """
+
+    pid: int
+    role: str | None
+    application: str | None
+    waited_seconds: float | None
+    lock: str | None
+    mode: str | None
+    relation: str | None
+    text: str | None
+    behind: int
+    root: int | None
+    root_state: str | None
+    root_role: str | None
+    root_application: str | None
+    root_transaction_seconds: float | None
+    root_text: str | None
+    depth: int
+
+
+class ActivityStatus(msgspec.Struct, frozen=True):
+    """The sessions of this database, ours left out, as this process saw them last. at: Unix seconds.
+
+    hidden: sessions whose doings the role may not see. active: by the type of what they wait for, `running` for
+    none. blocked: sessions that wait for a lock. longest_idle_seconds: idle in a transaction. Figures are of the
+    sessions that are seen, and None where none is found and some are hidden.
+    """
+
+    at: float | None = None
+    sessions: int = 0
+    hidden: int = 0
+    active: dict[str, int] = {}
+    blocked: int | None = None
+    longest_transaction_seconds: float | None = None
+    longest_idle_seconds: float | None = None
+    blocked_sessions: tuple[BlockedSession, ...] = ()
+
+
 class ServiceHealth(msgspec.Struct, frozen=True):
     """One service of this process, as its supervisor sees it."""
 
@@ -300,3 +342,4 @@ class Status(msgspec.Struct, frozen=True):
     jobs: JobsStatus | None = None
     statements: StatementsStatus | None = None
     pools: tuple[PoolStatus, ...] = ()
+    activity: ActivityStatus | None = None
