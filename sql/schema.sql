@@ -431,6 +431,67 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.blocked(most integer DEFAULT 100) RETURNS TABLE(pid integer, role text, application text, waited_seconds double precision, lock text, mode text, relation text, text text, behind integer, root integer, root_state text, root_role text, root_application text, root_transaction_seconds double precision, root_text text, depth integer)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_database constant oid := (select d.oid from pg_database as d where d.datname = current_database());
+begin
+    return query
+    with recursive session as materialized (
+        select a.pid, a.usename::text as role, a.application_name, a.state, a.xact_start, a.query_id, a.query_start,
+            a.wait_event_type is not distinct from 'Lock' as waits, a.datid
+        from pg_stat_activity as a
+    ),
+    waiting as materialized (
+        select s.pid, coalesce(l.waitstart, s.query_start) as since, l.locktype, l.mode,
+            case when l.database = v_database then l.relation end as relation
+        from session as s
+        left join lateral (
+            select k.waitstart, k.locktype, k.mode, k.relation, k.database
+            from pg_locks as k where k.pid = s.pid and not k.granted limit 1
+        ) as l on true
+        where s.waits and s.datid = v_database
+        order by since
+        limit blocked.most
+    ),
+    -- One step for each: whoever waits for nothing, else whoever has waited longest. Queues have a pair for each two of them.
+    step as materialized (
+        select w.pid, b.pid as behind
+        from waiting as w
+        cross join lateral (
+            select u.pid
+            from unnest(pg_blocking_pids(w.pid)) as u (pid)
+            left join waiting as o on o.pid = u.pid
+            order by o.pid is not null, o.since, u.pid
+            limit 1
+        ) as b
+    ),
+    chain as (
+        select s.pid, s.behind, s.behind as root, 1 as depth from step as s
+        union all
+        select c.pid, c.behind, s.behind, c.depth + 1
+        from chain as c
+        join step as s on s.pid = c.root
+        where c.depth < 50  -- a deadlock has no end until the server finds it
+    ),
+    top_of as (
+        select distinct on (c.pid) c.pid, c.behind, c.root, c.depth from chain as c order by c.pid, c.depth desc
+    )
+    select w.pid, s.role, s.application_name, extract(epoch from clock_timestamp() - w.since)::float8, w.locktype, w.mode,
+        regexp_replace(w.relation::regclass::text, '^public\.', ''), pipeline.text_of(s.query_id), t.behind, nullif(t.root, 0),
+        case when t.root = 0 then 'prepared transaction' else r.state end, r.role, r.application_name,
+        extract(epoch from clock_timestamp() - r.xact_start)::float8, pipeline.text_of(r.query_id), t.depth
+    from waiting as w
+    join session as s on s.pid = w.pid
+    join top_of as t on t.pid = w.pid
+    left join session as r on r.pid = t.root
+    order by w.since;
+end
+$$;
+
 CREATE FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4224,7 +4285,7 @@ begin
 end
 $_$;
 
-CREATE FUNCTION pipeline.statements(over interval DEFAULT '01:00:00'::interval, top integer DEFAULT 100) RETURNS TABLE(fingerprint text, queryids bigint[], text text, calls bigint, total_ms double precision, mean_ms double precision, max_ms double precision, rows bigint, share double precision, shared_hit bigint, shared_read bigint, shared_dirtied bigint, shared_written bigint, temp_read bigint, temp_written bigint, read_ms double precision, write_ms double precision, wal_bytes bigint, plans bigint, plan_ms double precision, seconds double precision, lost boolean)
+CREATE FUNCTION pipeline.statements(over interval DEFAULT '01:00:00'::interval, most integer DEFAULT 100) RETURNS TABLE(fingerprint text, queryids bigint[], text text, calls bigint, total_ms double precision, mean_ms double precision, max_ms double precision, rows bigint, share double precision, shared_hit bigint, shared_read bigint, shared_dirtied bigint, shared_written bigint, temp_read bigint, temp_written bigint, read_ms double precision, write_ms double precision, wal_bytes bigint, plans bigint, plan_ms double precision, seconds double precision, lost boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4281,7 +4342,7 @@ begin
     left join pipeline.query as q on q.fingerprint = n.fingerprint
     group by n.fingerprint, case when n.fingerprint is null then n.queryid end, q.text, s.seconds, s.lost
     order by bool_and(n.queryid = 0), sum(n.total_ms) desc, min(n.queryid)
-    limit statements.top;
+    limit statements.most;
 end
 $$;
 
@@ -4558,6 +4619,18 @@ CREATE FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column 
     ), format('case when %1$s is not null then concat(%1$s) end', x))
     from (select format('%s.%I', p_alias, p_column)) e(x)
 $_$;
+
+CREATE FUNCTION pipeline.text_of(p_queryid bigint) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select q.text
+    from pipeline.query_id as i
+    join pipeline.query as q on q.fingerprint = pipeline.fingerprint_now(i.fingerprint)
+    where i.dbid = (select d.oid from pg_database as d where d.datname = current_database()) and i.queryid = p_queryid
+    order by q.last_at desc
+    limit 1
+$$;
 
 CREATE FUNCTION pipeline.timing_check_labels(p_labels jsonb, p_asker text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -5212,6 +5285,40 @@ begin
     perform pipeline.drop_watch(v_watch);
     perform set_config('pipeline.own_ddl', 'off', true);
     return true;
+end
+$$;
+
+CREATE FUNCTION pipeline.waits(over interval DEFAULT '01:00:00'::interval, most integer DEFAULT 100) RETURNS TABLE(wait_type text, wait_event text, fingerprint text, text text, samples bigint, sessions double precision, share double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_from constant timestamptz := date_trunc('minute', pipeline.now() - waits.over);
+    v_looks constant bigint := (select sum(m.samples) from pipeline.activity_minute as m where m.start >= v_from);
+    v_database constant oid := (select d.oid from pg_database as d where d.datname = current_database());
+begin
+    return query
+    with seen as (
+        select w.wait_type, w.wait_event, w.queryid, sum(w.samples) as samples
+        from pipeline.activity_window as w
+        where w.start >= v_from
+        group by w.wait_type, w.wait_event, w.queryid
+    ),
+    named as (
+        select s.*, pipeline.fingerprint_now(
+            (select min(i.fingerprint) from pipeline.query_id as i
+                where i.dbid = v_database and i.queryid = s.queryid and s.queryid <> 0)) as fingerprint
+        from seen as s
+    )
+    select case n.wait_type when '' then 'running' else n.wait_type end, nullif(n.wait_event, ''), n.fingerprint,
+        q.text, sum(n.samples)::bigint, sum(n.samples)::float8 / v_looks,
+        sum(n.samples)::float8 / sum(sum(n.samples)) over ()
+    from named as n
+    left join pipeline.query as q on q.fingerprint = n.fingerprint
+    group by n.wait_type, n.wait_event, n.fingerprint, q.text
+    order by sum(n.samples) desc, n.wait_type, n.wait_event, n.fingerprint
+    limit waits.most;
 end
 $$;
 
@@ -6908,6 +7015,8 @@ REVOKE ALL ON FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds
 
 REVOKE ALL ON FUNCTION pipeline.assert_leader(p_term bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.blocked(most integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.broadcast(p_term bigint, p_lineage text, p_first bigint, p_payloads text[], p_notices text[], p_position text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.cache_half_bytes() FROM PUBLIC;
@@ -7115,6 +7224,8 @@ REVOKE ALL ON FUNCTION pipeline.tell_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.tell_schema_changes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.text_expression(p_relation oid, p_alias text, p_column text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.text_of(p_queryid bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.timing_check_labels(p_labels jsonb, p_asker text) FROM PUBLIC;
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.cli.activity import activity
 from pipeline.cli.cache import cache
 from pipeline.cli.check import check
 from pipeline.cli.daemon import health, status
@@ -36,7 +37,7 @@ from pipeline.errors import DatabaseUnavailable, PgreflexError
 
 VERBS = (
     run, demo, migrate, watch, unwatch, watched, emit, enqueue, jobs, queues, workers, workflows, schedules,
-    timings, cache, check, status, health, version,
+    timings, activity, cache, check, status, health, version,
 )  # fmt: skip
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 

@@ -5,8 +5,6 @@ Owns: the rows of pipeline.activity_*. Must not know how often somebody looks.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import msgspec
 
 from pipeline.core.activity import Minute, Sample
@@ -15,18 +13,6 @@ from pipeline.db.connection import Database
 
 KEEP_SECONDS = 48 * 3_600.0
 SAMPLE_SECONDS = 5.0  # a look that takes longer is given up
-
-
-class WaitRow(msgspec.Struct, frozen=True):
-    """What active sessions were at. sessions: how many on average. share: of all active sessions."""
-
-    wait_type: str
-    wait_event: str | None
-    fingerprint: str | None
-    text: str | None
-    samples: int
-    sessions: float
-    share: float
 
 
 class Activity:
@@ -50,15 +36,10 @@ class Activity:
             longest_idle_seconds=row["longest_idle_seconds"] or none,
         )
 
-    async def blocked(self, top: int = 100) -> list[BlockedSession]:
+    async def blocked(self, most: int = 100) -> list[BlockedSession]:
         """Who waits for a lock now, the longest wait first."""
-        rows = await self._database.fetch("activity/blocked", top)
+        rows = await self._database.fetch("activity/blocked", most)
         return [msgspec.convert(dict(row), BlockedSession) for row in rows]
-
-    async def waits(self, over: timedelta, top: int = 100) -> list[WaitRow]:
-        """What active sessions were at, the most frequent first."""
-        rows = await self._database.fetch("activity/waits", over, top)
-        return [msgspec.convert(dict(row), WaitRow) for row in rows]
 
     async def add(self, minute: Minute) -> None:
         """Add the looks of a minute to what is kept of it."""

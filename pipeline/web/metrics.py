@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pipeline.core.status import (
+    ActivityStatus,
     AlertStatus,
     CacheStatus,
     FeedStatus,
@@ -27,6 +28,7 @@ from pipeline.core.status import (
     PoolStatus,
     Quantiles,
     SeriesStatus,
+    StatementsStatus,
     Status,
     TimingsStatus,
 )
@@ -52,6 +54,10 @@ class StatusCollector(Collector):
             yield from _families(_series(status.series))
         if status.timings is not None:
             yield from _families(_timings(status.timings))
+        if status.activity is not None:
+            yield from _families(_activity(status.activity))
+        if status.statements is not None:
+            yield from _families(_statements(status.statements))
         if status.alerts is not None:
             yield from _families(_alerts(status.alerts))
         if status.jobs is not None:
@@ -208,6 +214,26 @@ def _timings(timings: TimingsStatus) -> tuple[Figure, ...]:
     for name, number in figures.items():
         ends.add(number, {"end": name.removesuffix("_total")})
     return series, ends
+
+
+def _activity(activity: ActivityStatus) -> Iterator[Figure]:
+    active = gauge("sessions_active", "Active sessions by what they wait for; `running`: for nothing.")
+    for wait, number in sorted(activity.active.items()):
+        active.add(number, {"wait": wait})
+    yield active
+    yield gauge("sessions_hidden", "Sessions whose doings the role may not see.").add(activity.hidden)
+    yield gauge("sessions_blocked", "Sessions that wait for a lock.").add(activity.blocked)
+    yield gauge("longest_transaction_seconds", "The age of the oldest transaction.").add(
+        activity.longest_transaction_seconds
+    )
+    yield gauge("longest_idle_in_transaction_seconds", "How long a session has been idle in one.").add(
+        activity.longest_idle_seconds
+    )
+
+
+def _statements(statements: StatementsStatus) -> Iterator[Figure]:
+    yield gauge("statements", "Statements that pg_stat_statements has of the database.").add(statements.entries)
+    yield counter("statement_evictions", "Times that it was full.").add(statements.evictions_total)
 
 
 def _alerts(alerts: tuple[AlertStatus, ...]) -> tuple[Figure]:

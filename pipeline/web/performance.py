@@ -13,10 +13,12 @@ from aiohttp import hdrs, web
 
 from pipeline.core.span import parse_span
 from pipeline.db.connection import Database
+from pipeline.db.server_view import ServerViews
 from pipeline.db.timing_view import ORDERS, Labels, TimingViews
 from pipeline.errors import UsageError
 
-METRICS = ("summary", "slow_queries")
+METRICS = ("summary", "slow_queries", "statements", "waits", "blocked")
+OF_SERVER = METRICS[2:]  # which have one order and no labels
 MOST_ROWS = 1_000
 MOST_DRAWN = 100  # series with points; each may have 1,500
 OLDEST_SECONDS = 400 * 86_400.0
@@ -28,22 +30,33 @@ class PerformanceApi:
 
     def __init__(self, database: Database) -> None:
         self._views = TimingViews(database)
+        self._server = ServerViews(database)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/api/v1/performance", self.performance)
         router.add_get("/api/v1/series", self.series)
 
     async def performance(self, request: web.Request) -> web.Response:
-        """?metric=summary|slow_queries&over=1h&by=total&limit=20&label=key=value."""
-        given = _known(request, "metric", "over", "by", "limit", "label")
-        metric = given.get("metric", METRICS[0])
+        """?metric=summary|slow_queries&over=1h&by=total&limit=20&label=key=value, or statements|waits|blocked."""
+        metric = request.query.get("metric", METRICS[0])
+        narrow = () if metric in OF_SERVER else ("by", "label")
+        given = _known(request, "metric", "over", "limit", *narrow)
         if metric not in METRICS:
             raise UsageError(f"there is no metric {metric[:50]}", hint=f"Metrics: {', '.join(METRICS)}.")
-        over, by, limit, labels = _over(given), _by(given), _limit(given, MOST_ROWS), _labels(request)
+        over, limit = _over(given), _limit(given, MOST_ROWS)
+        if metric in OF_SERVER:
+            return await self._of_server(metric, over, limit)
+        by, labels = _by(given), _labels(request)
         told: dict[str, Any] = {"metric": metric, "over_seconds": over, "by": by}
         if metric == "slow_queries":
             return _answer({**told, "queries": await self._views.slow_queries(over, by, limit, labels=labels)})
         return _answer({**told, "names": await self._views.top_series(over, by, limit, labels=labels, per="name")})
+
+    async def _of_server(self, metric: str, over: float, limit: int) -> web.Response:
+        if metric == "blocked":
+            return _answer({"metric": metric, "blocked": await self._server.blocked(limit)})
+        rows = await (self._server.waits if metric == "waits" else self._server.statements)(over, limit)
+        return _answer({"metric": metric, "over_seconds": over, metric: rows})
 
     async def series(self, request: web.Request) -> web.Response:
         """?source=http&name=http&over=1h&by=total&limit=20&label=key=value&step=1m, or step=auto."""

@@ -3,7 +3,7 @@
 -- its own without one. The last row, if any, has neither a fingerprint nor query ids: all other statements together.
 -- share: of the time of all. max_ms: null where it cannot be known. seconds: how much time was watched, in which all
 -- this happened. lost: more may have happened than is counted.
-create or replace function pipeline.statements(over interval default '1 hour', top int default 100)
+create or replace function pipeline.statements(over interval default '1 hour', most int default 100)
 returns table (
     fingerprint text, queryids bigint[], text text, calls bigint, total_ms double precision, mean_ms double precision,
     max_ms double precision, rows bigint, share double precision, shared_hit bigint, shared_read bigint,
@@ -67,6 +67,6 @@ begin
     left join pipeline.query as q on q.fingerprint = n.fingerprint
     group by n.fingerprint, case when n.fingerprint is null then n.queryid end, q.text, s.seconds, s.lost
     order by bool_and(n.queryid = 0), sum(n.total_ms) desc, min(n.queryid)
-    limit statements.top;
+    limit statements.most;
 end
 $$;

@@ -3,7 +3,7 @@
 -- What the active sessions of this database were at over the last `over` (48 hours are kept), the most frequent first.
 -- wait_type: as in pg_stat_activity; `running` for sessions that waited for nothing, `other` for what was too rare to be kept
 -- apart. samples: how often it was seen. sessions: how many were at it on average. share: of all active sessions.
-create or replace function pipeline.waits(over interval default '1 hour', top int default 100)
+create or replace function pipeline.waits(over interval default '1 hour', most int default 100)
 returns table (
     wait_type text, wait_event text, fingerprint text, text text, samples bigint, sessions double precision,
     share double precision
@@ -37,7 +37,7 @@ begin
     left join pipeline.query as q on q.fingerprint = n.fingerprint
     group by n.wait_type, n.wait_event, n.fingerprint, q.text
     order by sum(n.samples) desc, n.wait_type, n.wait_event, n.fingerprint
-    limit waits.top;
+    limit waits.most;
 end
 $$;
 
@@ -45,7 +45,7 @@ $$;
 -- it longest. root: who holds up all of them and waits for no lock himself; null for a prepared transaction, of which
 -- root_state says so. depth: how many are in between, and one. text: of the statement that waits, root_text: of the last one
 -- of the root; without values, and null where they are not known yet. Only what the caller may see.
-create or replace function pipeline.blocked(top int default 100)
+create or replace function pipeline.blocked(most int default 100)
 returns table (
     pid int, role text, application text, waited_seconds double precision, lock text, mode text, relation text,
     text text, behind int, root int, root_state text, root_role text, root_application text,
@@ -74,7 +74,7 @@ begin
         ) as l on true
         where s.waits and s.datid = v_database
         order by since
-        limit blocked.top
+        limit blocked.most
     ),
     -- One step for each: whoever waits for nothing, else whoever has waited longest. Queues have a pair for each two of them.
     step as materialized (

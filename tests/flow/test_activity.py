@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -16,10 +15,11 @@ from pipeline.core.activity import Sample
 from pipeline.db.activity import Activity
 from pipeline.db.connection import Database
 from pipeline.db.queries import Queries, QueryId
+from pipeline.db.server_view import ServerViews
 from pipeline.errors import PgreflexError
 from tests.conftest import eventually
 
-HOUR = timedelta(hours=1)
+HOUR = 3_600.0
 WAITS = "select state, wait_event_type from pg_stat_activity where pid = $1"
 
 
@@ -98,6 +98,7 @@ async def test_sessions_are_counted_by_what_they_are_at_and_kept_by_minute(
     for name in ("shop", "shop", "pgreflex worker"):  # ours is left out
         await sessions.at(await sessions.open(name=name), "select pg_sleep(60)", "Timeout")
     async with activity(dsn) as (looks, database):
+        views = ServerViews(database)
         before = await timings(sql)
         sampler = ActivitySampler(looks)
         assert sampler.status() is None
@@ -116,11 +117,11 @@ async def test_sessions_are_counted_by_what_they_are_at_and_kept_by_minute(
         [told] = status.blocked_sessions
         assert (told.root, told.root_state) == (holder.get_server_pid(), "idle in transaction")
         assert sampler.healthy().detail == "3 active sessions"
-        assert await looks.waits(HOUR) == []  # the minute is open
+        assert await views.waits(HOUR) == []  # the minute is open
         await stand_at(database, 1_700_000_070.0)
         await sampler.look()
         await sampler.flush()
-        rows = {(row.wait_type, row.wait_event): row for row in await looks.waits(HOUR)}
+        rows = {(row.wait_type, row.wait_event): row for row in await views.waits(HOUR)}
         assert set(rows) == {("Lock", "transactionid"), ("Timeout", "PgSleep")}
         sleeping = rows["Timeout", "PgSleep"]
         assert (sleeping.samples, sleeping.sessions, sleeping.share) == (8, 2.0, pytest.approx(2 / 3))
@@ -132,9 +133,9 @@ async def test_sessions_are_counted_by_what_they_are_at_and_kept_by_minute(
         # a second process that looked in the same minute adds to it
         await sampler.look()
         await sampler.flush()
-        [most, *_] = await looks.waits(HOUR)
+        [most, *_] = await views.waits(HOUR)
         assert (most.samples, most.sessions) == (10, 2.0)
-        assert (await looks.waits(timedelta(seconds=30)))[0].samples == 4
+        assert (await views.waits(30.0))[0].samples == 4
         await stand_at(database, 1_700_000_030.0 + 48 * 3600)
         await looks.prune()
         for table in ("activity_minute", "activity_window"):
@@ -239,7 +240,8 @@ async def test_a_minute_that_could_not_be_kept_is_kept_later(dsn: str, sql: asyn
 async def test_a_process_that_leads_looks_and_one_that_does_not_knows_nothing(dsn: str) -> None:
     leads = True
     seconds = iter(range(1000))
-    async with activity(dsn) as (looks, _database):
+    async with activity(dsn) as (looks, database):
+        views = ServerViews(database)
         sampler = ActivitySampler(looks, leading=lambda: leads, timer=lambda: float(next(seconds)))
         assert await sampler._tick() == 60.0
         running = asyncio.ensure_future(sampler.run())
@@ -247,7 +249,7 @@ async def test_a_process_that_leads_looks_and_one_that_does_not_knows_nothing(ds
         assert sampler.status() is not None
         await sampler.stop()
         await running
-        assert await looks.waits(HOUR) == []
+        assert await views.waits(HOUR) == []
     async with activity(dsn) as (looks, _database):
         sampler = ActivitySampler(looks, leading=lambda: False)
         running = asyncio.ensure_future(sampler.run())

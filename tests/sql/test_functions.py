@@ -39,6 +39,7 @@ FOR_APPLICATIONS = {
     "slo_status",
     "start_workflow",
     "statements",
+    "waits",
     "timing_ids",
     "write_timings",
     "slow_queries",
@@ -94,6 +95,7 @@ RUN_AS_OWNER = {
     "timing_series_list",
     "timing_totals",
     "top_series",
+    "waits",
     "watched_over",
     "write_timings",
 }
@@ -112,6 +114,7 @@ CALLS = [
     "pipeline.percentile('orders.insert', 0.5)",
     "pipeline.latency()",
     "pipeline.statements()",
+    "pipeline.waits()",
     "pipeline.latency_histogram('orders.insert')",
     "pipeline.timing_totals('orders.insert')",
     "pipeline.timing_history('orders.insert')",

@@ -102,7 +102,7 @@ async def test_statements_are_read_with_their_texts_and_shares(
     assert found["mean_ms"] == pytest.approx(found["total_ms"] / 4)
     assert found["max_ms"] is None or found["max_ms"] >= found["mean_ms"]
     [total] = await sql.fetch(
-        "select sum(share) as share, min(seconds) as seconds from pipeline.statements(top => 9999)"
+        "select sum(share) as share, min(seconds) as seconds from pipeline.statements(most => 9999)"
     )
     assert total["share"] == pytest.approx(1)
     assert 0 < total["seconds"] < 60

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from pipeline.core.status import (
+    ActivityStatus,
     AlertStatus,
     CacheStatus,
     FeedStatus,
@@ -20,6 +21,7 @@ from pipeline.core.status import (
     QueueStatus,
     SeriesStatus,
     ServiceHealth,
+    StatementsStatus,
     Status,
     TimingsStatus,
     WatchStatus,
@@ -166,6 +168,8 @@ def busy_status() -> Status:
             wait=Quantiles(3.1, 12.0, 44.0, 38_520, 60),
             run=Quantiles(14.0, 88.0, 240.0, 38_520, 60),
         ),
+        statements=StatementsStatus(NOW - 20, 812, 0, 3),
+        activity=ActivityStatus(NOW - 1, 42, 2, {"running": 3, "Lock": 1}, 1, 62.5, 60.0),
         pools=(
             PoolStatus(
                 "main",
