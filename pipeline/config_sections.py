@@ -149,6 +149,16 @@ class Timings(Section):
         gt=0,
         description="Timings above this many milliseconds count as slow, the critical threshold.",
     )
+    plans_per_minute: int = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="How many plans of slow queries each process asks for at most. 0: none.",
+    )
+    analyze_plans: bool = Field(
+        default=False,
+        description="Slow queries that surely do nothing but read tables are run again to measure their plan.",
+    )
 
 
 class Alerts(Section):

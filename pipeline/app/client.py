@@ -23,6 +23,7 @@ import msgspec
 from handlers.cache import Cache
 from handlers.cache_shared import SharedLevel
 from handlers.latency import LatencyRecorder
+from handlers.plans import PlanCatcher
 from pipeline.app import caching
 from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, MOST_POOLS, POOL_CHANNEL, CacheReport, PoolReport
@@ -41,8 +42,10 @@ from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.cache_shared import SharedTable, shared_database
 from pipeline.db.connection import Database
+from pipeline.db.explain import Explainer
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
+from pipeline.db.plans import PlanStore
 from pipeline.db.query_tags import QueryAnalyst
 from pipeline.db.replicas import Replicas
 from pipeline.db.rows import Lookups
@@ -66,7 +69,8 @@ class Client:
     setting feed.two_phase; it must be the same in every process that may pump. encryption_keys: as the setting
     jobs.encryption_keys. shared: as the setting cache.shared. self_check: read a sample of the cache's hits again,
     at most one a second, to see that they were right. timings: write the timings of this process to this database;
-    of several clients that may, the one that was opened first does. slow_ms: as the setting timings.slow_ms.
+    of several clients that may, the one that was opened first does. slow_ms, plans_per_minute,
+    analyze_plans: as the settings of `timings`.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class Client:
         self_check: bool = True,
         timings: bool = True,
         slow_ms: float = 1000.0,
+        plans_per_minute: int = 10,
+        analyze_plans: bool = False,
     ) -> None:
         self.database = Database(dsn, purpose="client", max_size=10)
         self._probes = Database(dsn, purpose="probe", max_size=1)
@@ -124,11 +130,17 @@ class Client:
             slow_ms=slow_ms,
             watching=False,
         )
+        self.plans = PlanCatcher(
+            PlanStore(self.database),
+            Explainer(listen_dsn or dsn),
+            analyze=analyze_plans,
+            per_minute=plans_per_minute,
+        )
         reporter = Reporter(self._report)
         poll_only = PollOnly()
         services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, self.shared, reporter]
         if timings:
-            services.append(self.timings)
+            services += [self.timings, self.plans]
         if self_check:
             services.append(self.cache.self_check)
         if pump:
@@ -243,6 +255,8 @@ def connect(dsn: str | None = None, **options: Any) -> Client:
         "two_phase": config.feed.two_phase,
         "self_check": config.cache.self_check,
         "slow_ms": config.timings.slow_ms,
+        "plans_per_minute": config.timings.plans_per_minute,
+        "analyze_plans": config.timings.analyze_plans,
         "encryption_keys": [key.get_secret_value() for key in config.jobs.encryption_keys],
     }
     return Client(dsn or config.dsn, **{**known, **options})

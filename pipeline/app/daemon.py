@@ -20,6 +20,7 @@ from handlers.events import UserConsumer
 from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
 from handlers.purge import QUEUE, PurgeConsumer, Purger, Receiver
+from handlers.queries import QueryKeeper
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.statements import StatementWatcher
@@ -43,6 +44,7 @@ from pipeline.db.job_view import view_database
 from pipeline.db.jobs import JobStore, job_database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.migrate import migrate
+from pipeline.db.queries import Queries
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.statement_counts import StatementCounts
 from pipeline.db.workflows import WorkflowStore
@@ -57,6 +59,7 @@ from pipeline.web.changes import ChangeStreams
 from pipeline.web.jobs import JobsApi
 from pipeline.web.outgoing import Poster
 from pipeline.web.performance import PerformanceApi
+from pipeline.web.plans import PlansApi
 from pipeline.web.server import WebServer
 from pipeline.web.source import Liveness
 from pipeline.web.timings import TimingsApi
@@ -134,6 +137,7 @@ class Daemon:
             tokens=tokens(config),
             jobs=JobsApi(store, self.view_database),
             performance=PerformanceApi(self.view_database),
+            plans=PlansApi(self.view_database),
             changes=changes,
             timings=TimingsApi(self.latency.windows),
         )
@@ -146,6 +150,7 @@ class Daemon:
             self.latency,
             self.statements,
             self.activity,
+            QueryKeeper(Queries(self.database), leading=self.leading),
             self.alerts,
             self.schedule,
             self.workflows,

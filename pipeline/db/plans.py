@@ -14,6 +14,8 @@ from pipeline.core.plan_text import plan_text
 from pipeline.db.connection import Database
 from pipeline.db.explain import Explained
 
+READ_SECONDS = 20.0
+
 
 class StoredPlan(msgspec.Struct, frozen=True):
     """One run of a plan: from first_at to last_at it was the plan of the query whenever somebody looked, times
@@ -21,7 +23,6 @@ class StoredPlan(msgspec.Struct, frozen=True):
     the reasons to look.
     """
 
-    fingerprint: str
     shape: str
     summary: str
     kind: Literal["generic", "analyzed"]
@@ -40,6 +41,24 @@ class PlanTurn(msgspec.Struct, frozen=True):
     at: float
     outcome: Literal["asked", "planned", "refused", "failed"]
     reason: str
+
+
+class PlanChange(msgspec.Struct, frozen=True):
+    """A query that got another plan, and its latency under the one before and after: at most a day on each side;
+    None where no timings are. at: when it was first seen, Unix seconds. The plans are in one line each.
+    """
+
+    at: float
+    fingerprint: str
+    query: str | None
+    plan_before: str
+    plan_after: str
+    calls_before: int
+    p50_ms_before: float | None
+    p95_ms_before: float | None
+    calls_after: int
+    p50_ms_after: float | None
+    p95_ms_after: float | None
 
 
 class PlanStore:
@@ -74,6 +93,11 @@ class PlanStore:
     async def plans(self, fingerprint: str, limit: int = 20) -> list[StoredPlan]:
         """The plans that a query had, the newest first."""
         return [_stored(dict(row)) for row in await self._database.fetch("plans/list", fingerprint, limit)]
+
+    async def changes(self, over: float, limit: int = 20, *, fingerprint: str | None = None) -> list[PlanChange]:
+        """The queries that got another plan in the last `over` seconds, or this one, the newest first."""
+        rows = await self._database.fetch("plans/changes", over, limit, fingerprint, timeout=READ_SECONDS)
+        return [PlanChange(**dict(row)) for row in rows]
 
     async def turn(self, fingerprint: str) -> PlanTurn | None:
         """What came of the last look for a plan of this query; None: nobody looked."""

@@ -40,44 +40,44 @@ class PerformanceApi:
         """?metric=summary|slow_queries&over=1h&by=total&limit=20&label=key=value, or statements|waits|blocked."""
         metric = request.query.get("metric", METRICS[0])
         narrow = () if metric in OF_SERVER else ("by", "label")
-        given = _known(request, "metric", "over", "limit", *narrow)
+        given = known(request, "metric", "over", "limit", *narrow)
         if metric not in METRICS:
             raise UsageError(f"there is no metric {metric[:50]}", hint=f"Metrics: {', '.join(METRICS)}.")
-        over, limit = _over(given), _limit(given, MOST_ROWS)
+        over, limit = _over(given), row_limit(given, MOST_ROWS)
         if metric in OF_SERVER:
             return await self._of_server(metric, over, limit)
         by, labels = _by(given), _labels(request)
         told: dict[str, Any] = {"metric": metric, "over_seconds": over, "by": by}
         if metric == "slow_queries":
-            return _answer({**told, "queries": await self._views.slow_queries(over, by, limit, labels=labels)})
-        return _answer({**told, "names": await self._views.top_series(over, by, limit, labels=labels, per="name")})
+            return answer({**told, "queries": await self._views.slow_queries(over, by, limit, labels=labels)})
+        return answer({**told, "names": await self._views.top_series(over, by, limit, labels=labels, per="name")})
 
     async def _of_server(self, metric: str, over: float, limit: int) -> web.Response:
         if metric == "blocked":
-            return _answer({"metric": metric, "blocked": await self._server.blocked(limit)})
+            return answer({"metric": metric, "blocked": await self._server.blocked(limit)})
         rows = await (self._server.waits if metric == "waits" else self._server.statements)(over, limit)
-        return _answer({"metric": metric, "over_seconds": over, metric: rows})
+        return answer({"metric": metric, "over_seconds": over, metric: rows})
 
     async def series(self, request: web.Request) -> web.Response:
         """?source=http&name=http&over=1h&by=total&limit=20&label=key=value&step=1m, or step=auto."""
-        given = _known(request, "source", "name", "over", "by", "limit", "label", "step")
+        given = known(request, "source", "name", "over", "by", "limit", "label", "step")
         over, by = _over(given), _by(given)
-        limit = _limit(given, MOST_DRAWN if "step" in given else MOST_ROWS)
+        limit = row_limit(given, MOST_DRAWN if "step" in given else MOST_ROWS)
         found = await self._views.top_series(
             over, by, limit, source=given.get("source"), name=given.get("name"), labels=_labels(request)
         )
         told: dict[str, Any] = {"over_seconds": over, "by": by}
         if "step" not in given:
-            return _answer({**told, "series": found})
-        step = None if given["step"] == "auto" else _span("step", given["step"])
+            return answer({**told, "series": found})
+        step = None if given["step"] == "auto" else span("step", given["step"])
         histories = await self._views.history([(one.exactly, None) for one in found], over, step)
         drawn = [
             {**msgspec.to_builtins(one), "points": points} for one, points in zip(found, histories, strict=True)
         ]
-        return _answer({**told, "series": drawn})
+        return answer({**told, "series": drawn})
 
 
-def _known(request: web.Request, *names: str) -> Mapping[str, str]:
+def known(request: web.Request, *names: str) -> Mapping[str, str]:
     unknown = set(request.query) - set(names)
     if unknown:
         raise UsageError(f"there is no parameter {min(unknown)[:50]}", hint=f"Parameters: {', '.join(names)}.")
@@ -87,7 +87,7 @@ def _known(request: web.Request, *names: str) -> Mapping[str, str]:
     return request.query
 
 
-def _span(name: str, text: str) -> float:
+def span(name: str, text: str) -> float:
     try:
         seconds = parse_span(text)
     except ValueError:
@@ -98,7 +98,7 @@ def _span(name: str, text: str) -> float:
 
 
 def _over(given: Mapping[str, str]) -> float:
-    return _span("over", given.get("over", DEFAULT_OVER))
+    return span("over", given.get("over", DEFAULT_OVER))
 
 
 def _by(given: Mapping[str, str]) -> str:
@@ -108,7 +108,7 @@ def _by(given: Mapping[str, str]) -> str:
     return by
 
 
-def _limit(given: Mapping[str, str], most: int) -> int:
+def row_limit(given: Mapping[str, str], most: int) -> int:
     text = given.get("limit", "20")
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
         raise UsageError(f"limit is a whole number from 1 to {most}", hint="Such as ?limit=50.")
@@ -124,7 +124,7 @@ def _labels(request: web.Request) -> Labels:
     return {name: text for name, _, text in pairs} or None
 
 
-def _answer(value: object) -> web.Response:
+def answer(value: object) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(value), content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"}
     )

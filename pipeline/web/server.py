@@ -28,6 +28,7 @@ from pipeline.web.jobs import JobsApi
 from pipeline.web.metrics import MetricsPage
 from pipeline.web.page import Page, add_safety_headers
 from pipeline.web.performance import PerformanceApi
+from pipeline.web.plans import PlansApi
 from pipeline.web.problems import errors_as_problems, explain
 from pipeline.web.source import STATUS_TIMEOUT, Sampler, StatusSource
 from pipeline.web.timings import TimingsApi
@@ -56,9 +57,9 @@ class WebServer:
     source: where the figures come from. host, port: the address to bind; port 0 takes any free one.
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
     allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs,
-    performance: the parts for jobs and queues and for timings, where there is a database. changes: the stream of
-    changes, where the feed is followed. timings: takes those that are sent. Raises ConfigError when these do not
-    fit together.
+    performance, plans: the parts for jobs and queues and for timings, where there is a database. changes: the
+    stream of changes, where the feed is followed. timings: takes those that are sent. Raises ConfigError when
+    these do not fit together.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class WebServer:
         status_timeout: float = STATUS_TIMEOUT,
         jobs: JobsApi | None = None,
         performance: PerformanceApi | None = None,
+        plans: PlansApi | None = None,
         changes: ChangeStreams | None = None,
         timings: TimingsApi | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class WebServer:
         self._source = source
         self._jobs = jobs
         self._performance = performance
+        self._plans = plans
         self._changes = changes
         self._timings = timings
         self._access = Access(host, tokens, allowed_hosts)
@@ -163,6 +166,8 @@ class WebServer:
             self._jobs.add_to(app.router)
         if self._performance is not None:
             self._performance.add_to(app.router)
+        if self._plans is not None:
+            self._plans.add_to(app.router)
         if self._changes is not None:
             self._changes.add_to(app.router)
         if self._timings is not None:
