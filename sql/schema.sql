@@ -2732,6 +2732,56 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.plan_changes(over interval DEFAULT '1 day'::interval, most integer DEFAULT 20, fingerprint text DEFAULT NULL::text) RETURNS TABLE(at timestamp with time zone, changed text, query text, plan_before text, plan_after text, calls_before bigint, p50_before double precision, p95_before double precision, calls_after bigint, p50_after double precision, p95_after double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with change as (
+        select p.first_at as at, pipeline.fingerprint_now(p.fingerprint) as fingerprint,
+            before.summary as plan_before, p.summary as plan_after,
+            greatest(before.first_at, p.first_at - interval '1 day') as since,
+            least(next.first_at, p.first_at + interval '1 day', pipeline.now()) as upto
+        from pipeline.plan as p
+        cross join lateral (
+            select b.summary, b.first_at
+            from pipeline.plan as b
+            where b.fingerprint = p.fingerprint and (b.first_at, b.id) < (p.first_at, p.id)
+            order by b.first_at desc, b.id desc
+            limit 1
+        ) as before
+        left join lateral (
+            select n.first_at
+            from pipeline.plan as n
+            where n.fingerprint = p.fingerprint and (n.first_at, n.id) > (p.first_at, p.id)
+            order by n.first_at, n.id
+            limit 1
+        ) as next on true
+        where p.first_at > pipeline.timing_since(plan_changes.over, 'plan_changes')
+          and (plan_changes.fingerprint is null or p.fingerprint = plan_changes.fingerprint
+              or p.fingerprint in (
+                  select q.fingerprint from pipeline.query as q where q.moved_to = plan_changes.fingerprint
+              ))
+        order by p.first_at desc, p.id desc
+        limit plan_changes.most
+    )
+    select c.at, c.fingerprint, q.text, c.plan_before, c.plan_after,
+        coalesce(b.count, 0), b.quantiles[1], b.quantiles[2], coalesce(a.count, 0), a.quantiles[1], a.quantiles[2]
+    from change as c
+    left join pipeline.query as q on q.fingerprint = c.fingerprint
+    cross join lateral (
+        select pipeline.timing_find('query', jsonb_build_object('fingerprint', c.fingerprint)) as ids
+    ) as s
+    -- the finest level that is still kept at that distance, so that little of one side counts for the other
+    cross join lateral pipeline.timing_level(pipeline.now() - c.since) as l
+    left join lateral pipeline.timing_summary(
+        s.ids, array_fill(1, array[cardinality(s.ids)]), c.since, c.at, l.edge, l.edge, array[0.5, 0.95]::float8[]
+    ) as b on true
+    left join lateral pipeline.timing_summary(
+        s.ids, array_fill(1, array[cardinality(s.ids)]), c.at, c.upto, l.edge, l.edge, array[0.5, 0.95]::float8[]
+    ) as a on true
+    order by c.at desc
+$$;
+
 CREATE FUNCTION pipeline.prune_lanes(p_idle interval DEFAULT '00:10:00'::interval) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2811,6 +2861,19 @@ begin
     end loop;
     return v_count;
 end
+$$;
+
+CREATE FUNCTION pipeline.query_plans(fingerprint text, most integer DEFAULT 20) RETURNS TABLE(first_at timestamp with time zone, last_at timestamp with time zone, times integer, kind text, shape text, summary text, plan json, settings jsonb, slowest double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select p.first_at, p.last_at, p.times, p.kind, p.shape, p.summary, p.plan, p.settings, p.slowest_ms
+    from pipeline.plan as p
+    where p.fingerprint = query_plans.fingerprint or p.fingerprint in (
+        select q.fingerprint from pipeline.query as q where q.moved_to = query_plans.fingerprint
+    )
+    order by p.first_at desc, p.id desc
+    limit query_plans.most
 $$;
 
 CREATE FUNCTION pipeline.query_problem(p_query text) RETURNS text

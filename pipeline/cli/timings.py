@@ -12,6 +12,7 @@ from difflib import get_close_matches
 import click
 import msgspec
 
+from pipeline.cli import plan_lines
 from pipeline.cli import timing_lines as lines
 from pipeline.cli.flags import Verbs
 from pipeline.cli.session import Session, pass_session
@@ -19,6 +20,7 @@ from pipeline.cli.timing_flags import BY, LABEL, LIMIT, OLDEST_SECONDS, OVER, QU
 from pipeline.cli.timing_watch import watch
 from pipeline.cli.words import counted
 from pipeline.core.span import show_span
+from pipeline.db.plans import PlanChange, StoredPlan
 from pipeline.db.timing_view import Bucket, Known, Labels, QueryRow, SeriesRow, TimingViews, Totals
 from pipeline.errors import UsageError
 
@@ -80,12 +82,18 @@ def show(session: Session, name: str, *, over: float, labels: Labels) -> None:
     async def work(views: TimingViews) -> Shown:
         series, wanted = await _meant(views, name, labels)
         query = None
+        plans: list[StoredPlan] = []
+        changes: list[PlanChange] = []
         if series == QUERY and wanted and "fingerprint" in wanted:
             query = next(iter(await views.slow_queries(SPANS[-1], most=1, labels=wanted)), None)
+            plans = await views.plans.plans(wanted["fingerprint"])
+            changes = await views.plans.changes(SPANS[-1], SETS, fingerprint=wanted["fingerprint"])
         return Shown(
             series=series,
             labels=dict(wanted or {}),
             query=None if query is None else lines.text_of(query),
+            plans=plans,
+            changes=changes,
             spans=await views.totals(series, SPANS, labels=wanted),
             histogram=await views.histogram(series, over, labels=wanted),
             sets=await views.top_series(over, "total", SETS + 1, name=series, labels=wanted),
@@ -102,11 +110,15 @@ timings.add_command(watch)
 
 
 class Shown(msgspec.Struct, kw_only=True):
-    """Everything about one series. sets: its label sets, one more than is shown."""
+    """Everything about one series. sets: its label sets, one more than is shown. plans: those that a query
+    had, the newest first.
+    """
 
     series: str
     labels: dict[str, str]
     query: str | None
+    plans: list[StoredPlan]
+    changes: list[PlanChange]
     spans: list[Totals]
     histogram: list[Bucket]
     sets: list[SeriesRow]
@@ -161,6 +173,7 @@ def _described(told: Shown, over: float, columns: int) -> list[str]:
     out += ["", *lines.spans(told.spans, columns)]
     if told.histogram:
         out += ["", f"spread over the last {show_span(over)}", *lines.histogram(told.histogram)]
+    out += plan_lines.plans(told.plans, told.changes, columns)
     if len(told.sets) > 1:
         more = f", the first {SETS}" if len(told.sets) > SETS else ""
         out += ["", f"label sets in the last {show_span(over)}{more}"]

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pipeline.db.connection import Database, Record
+from pipeline.db.plans import PlanStore
 from pipeline.errors import QueryFailed, UsageError
 
 ORDERS = ("total", "calls", "errors", "mean", "max", "p50", "p95", "p99")
@@ -126,6 +127,7 @@ class TimingViews:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.plans = PlanStore(database)
 
     async def top_series(
         self, over: float, by: str = "total", most: int | None = 20, *, source: str | None = None,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 
 import asyncpg
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from pipeline.cli.plan_lines import plans
 from pipeline.core.digest import Digest
 from pipeline.core.window import Part, Series
 from pipeline.db.connection import Database
 from pipeline.db.explain import Explained
 from pipeline.db.latency import LatencyStore
-from pipeline.db.plans import PlanChange, PlanStore
+from pipeline.db.plans import PlanChange, PlanStore, StoredPlan
 from pipeline.web.plans import PlansApi
 from pipeline.web.problems import errors_as_problems
 from tests.time_kit import stand_at
@@ -118,4 +120,23 @@ async def test_a_change_is_told_with_the_latency_before_and_after(
         wrong = ("fingerprint=x", "format=text", f"fingerprint={QUERY}&format=xml", f"fingerprint={QUERY}&over=1h",
                  "over=x", "limit=0", "other=1")  # fmt: skip
         for parameters in wrong:
-            assert (await get(parameters))[0] == 422, parameters
+            assert (await get(parameters))[0] == 400, parameters
+
+
+def test_the_command_line_shows_the_present_plan_and_its_changes() -> None:
+    now = StoredPlan(
+        "0" * 16, "Limit", "generic", msgspec.Raw(b"{}"), "Limit\n  ->  Seq Scan", {}, 3, 1.0, NOON - 60.0, NOON
+    )
+    change = PlanChange(NOON, QUERY, "select $1", "Index Scan", "Seq Scan", 0, None, None, 2, 1.5, 1600.0)
+    assert plans([now], [change], 40) == [
+        "",
+        "generic plan, seen 3 times from 2027-01-15 07:59:00 to 2027-01-15 08:00:00",
+        "  Limit",
+        "    ->  Seq Scan",
+        "",
+        "changes of its plan",
+        "  2027-01-15 08:00:00  no calls -> 2 calls, p50 1.5 ms, p95 1.6 s",
+        "    - Index Scan",
+        "    + Seq Scan",
+    ]
+    assert plans([], [change], 40) == []
