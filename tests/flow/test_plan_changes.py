@@ -135,7 +135,7 @@ def test_the_command_line_shows_the_present_plan_and_its_changes() -> None:
         "    ->  Seq Scan",
         "",
         "changes of its plan",
-        "  2027-01-15 08:00:00  no calls -> 2 calls, p50 1.5 ms, p95 1.6 s",
+        "  2027-01-15 08:00:00  no calls -> 2 calls, p50 1.5 ms, p95 1.60 s",
         "    - Index Scan",
         "    + Seq Scan",
     ]
