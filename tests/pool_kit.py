@@ -28,11 +28,12 @@ async def pool_of(dsn: str, **options: Any) -> AsyncIterator[Pool]:
 
 
 class Network:
-    """Between a pool and its server. silent: it swallows all bytes of the connections that there are."""
+    """Between a pool and its server. mute: it takes new connections and never says anything."""
 
     def __init__(self, dsn: str) -> None:
         self.port = 0
         self.connected = 0
+        self.mute = False
         self._dsn = dsn
         self._server: asyncio.Server | None = None
         self._pipes: set[Pipe] = set()
@@ -70,6 +71,8 @@ class Network:
     async def _serve(self, near: Pipe) -> None:
         far = await self._open()
         self._pipes |= {near, far}
+        if self.mute:
+            self._dead |= {near, far}
         try:
             await asyncio.gather(self._carry(near, far), self._carry(far, near))
         finally:

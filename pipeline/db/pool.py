@@ -80,8 +80,9 @@ class Pool(Base):
             max_queries=options.max_queries,
             max_inactive_connection_lifetime=options.idle_timeout,
             loop=None,
-            **{**plain, **self._kept, **driver},
+            **{**plain, **self._kept, **driver, "connect": self._dial},
         )
+        self._own_connect = driver.get("connect") or asyncpg.connect
         self.state = NEW
         self.generation = 0
         self.discarded_total = 0
@@ -152,6 +153,10 @@ class Pool(Base):
     async def connect_one(self) -> Any:
         """A new connection, set up by the application's `init`."""
         return await self._get_new_connection()  # type: ignore[attr-defined]
+
+    async def _dial(self, dsn: str | None, **driver: Any) -> Any:
+        turned, changed = self.opener.address(dsn, driver)
+        return await self._own_connect(turned, **{**driver, **changed})
 
     def use(self, slot: Slot) -> None:
         """Take in a new connection."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pipeline.core.pool_fit import Fit, Room, fit
+from pipeline.core.pool_hosts import Dial
 from pipeline.core.retry import Backoff
 from pipeline.db.connection import translate, translated
 from pipeline.db.pool_slot import Slot
@@ -31,6 +32,7 @@ CHECK_SECONDS = 2.0  # a connection that does not answer for so long is as good 
 MEASURE_SECONDS = 5.0
 LONGEST_PAUSE = 1.0  # seconds; a client that waits five must not sleep through the server's return
 REMIND_SECONDS = 60.0
+ROUNDS = 2  # of all hosts, while the pool is opened
 
 log = structlog.get_logger("pgreflex.pool")
 
@@ -47,7 +49,8 @@ class Opener:
         self._rng = rng
         self._pauses = Backoff(first=0.05, factor=2.0, longest=LONGEST_PAUSE, jitter=1.0)
         self._told_at = float("-inf")
-        self._measured = False
+        self._host = 0
+        self._hosts = 1
 
     async def begin(self) -> None:
         """Open the least number of connections, at least one to see that it can be done.
@@ -58,7 +61,7 @@ class Opener:
         line.opening += 1
         with translated():
             try:
-                slot = await self._connect()
+                slot = await self._first()
             except BaseException:
                 line.not_opened()
                 raise
@@ -70,6 +73,28 @@ class Opener:
         self.pump()
         while line.opening and not self.failures:
             await asyncio.wait(self._pool.tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _first(self) -> Slot:
+        while True:
+            try:
+                slot = await self._connect()
+            except Exception:
+                self._host += 1
+                self.failures += 1
+                if self._hosts < 2 or self.failures >= ROUNDS * self._hosts:
+                    raise
+            else:
+                self.failures = 0
+                return slot
+
+    def address(self, dsn: str | None, driver: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Where to connect now: of several hosts first to the one that served last, then to the next."""
+        dial = Dial(dsn, driver)
+        self._hosts = dial.hosts
+        if dial.hosts < 2:
+            return dsn, {}
+        turned, changed = dial.turned(self._host)
+        return turned, {**changed, "timeout": dial.seconds(self.failures, self._pool.options.connect_timeout)}
 
     def pump(self) -> None:
         """Begin whatever the line wants now."""
@@ -117,6 +142,7 @@ class Opener:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         self.failed_total += 1
+        self._host += 1
         self.error = error
         line = self._pool.line
         line.parallel = 1  # whether the server is back, one can find out for all

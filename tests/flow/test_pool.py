@@ -79,8 +79,11 @@ async def test_what_a_borrower_leaves_behind_is_gone_for_the_next_one(dsn: str) 
         assert heard[0][0] is one
         await one.execute("begin")
         await one.execute("insert into item values (1)")
+        noise: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda *told: noise.append(told))
         with capture_logs() as logs, pytest.warns(asyncpg.InterfaceWarning, match="active notification listener"):
             await pool.release(one)
+        assert noise == [], "asyncpg has nothing to complain of"
         async with pool.acquire() as two:
             assert two.get_server_pid() == heard[0][1]
             assert await two.fetchval("select count(*) from item") == 0
@@ -95,17 +98,15 @@ async def test_what_a_borrower_leaves_behind_is_gone_for_the_next_one(dsn: str) 
         assert pool.stats().opened_total == 1
 
 
-async def test_a_connection_that_nobody_used_is_not_reset(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_a_connection_is_reset_if_and_only_if_something_was_asked_of_it(dsn: str) -> None:
     async with pool_of(dsn) as pool:
-        pid = await pool.fetchval("select pg_backend_pid()")
-        last = "select query from pg_stat_activity where pid = $1"
-        assert "RESET ALL" in await sql.fetchval(last, pid)
-        async with pool.acquire() as connection:
-            statement = await connection.prepare("select 'mine'")
-        async with pool.acquire():
-            pass
-        assert "RESET ALL" in await sql.fetchval(last, pid)
-        del statement
+        counted = []
+        for asks in (False, True, False):
+            async with pool.acquire() as connection:
+                if asks:
+                    await connection.prepare("select set_config('application_name', 'changed', false)")
+            counted.append(pool.slots()[0]._con._protocol.queries_count)
+        assert counted == [counted[0], counted[0] + 1, counted[0] + 1]
 
 
 async def test_the_exhausted_are_told_in_time_who_holds_what_and_the_others_are_served_in_turn(dsn: str) -> None:
@@ -163,6 +164,7 @@ async def test_waits_and_holds_are_series_of_the_process(dsn: str) -> None:
         async with pool.acquire():
             with pytest.raises(PoolExhausted):
                 await pool.acquire(timeout=0.01)
+            assert pool.stats().waiting == 0
         found = {part.series.text: part for part in recorder.parts() if part.series.source == "pool"}
         assert found['pool.wait{pool="told"}'].digest.count == 2
         assert found['pool.wait{pool="told"}'].errors == 1
@@ -181,6 +183,8 @@ async def test_a_connection_that_is_handed_to_a_cancelled_client_goes_to_the_nex
         first, second, third = (asyncio.create_task(client(name)) for name in ("first", "second", "third"))
         await eventually(lambda: pool.stats().waiting == 3)
         second.cancel()
+        await asyncio.sleep(0)
+        assert pool.stats().waiting == 2
         await pool.release(holder)
         first.cancel()  # it was handed the connection in this very step, and has not looked yet
         await third
@@ -221,6 +225,21 @@ async def test_a_return_that_is_cancelled_is_finished_by_the_pool(dsn: str) -> N
         await asyncio.gather(returning, return_exceptions=True)
         assert returning.cancelled()
         assert await pool.fetchval("show application_name") == pool.application_name
+        assert pool.stats().opened_total == 1
+
+
+async def test_a_client_that_is_cancelled_in_the_middle_of_a_transaction_costs_no_connection(dsn: str) -> None:
+    async with pool_of(dsn, max_size=1) as pool:
+
+        async def client() -> None:
+            async with pool.acquire() as connection:
+                await connection.execute("begin; select pg_sleep(30)")
+
+        task = asyncio.create_task(client())
+        await eventually(lambda: any(held.state == "running" for held in pool.holders()))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await pool.fetchval("select 1") == 1
         assert pool.stats().opened_total == 1
 
 
@@ -321,7 +340,8 @@ async def test_connections_that_the_server_ended_are_replaced_idle_or_lent(
             await lent.fetchval("select 1")
         await pool.release(lent)
         await eventually(lambda: pool.stats().idle == 3)
-        assert pool.stats().total == 3
+        pool.line.idle[-1]._con.terminate()  # and nobody has heard of it yet
+        assert await pool.fetchval("select 1") == 1
 
 
 async def test_a_server_that_goes_away_in_the_middle_of_traffic_costs_no_client_in_line_its_turn(dsn: str) -> None:
@@ -375,6 +395,23 @@ async def test_a_host_that_is_dead_or_does_not_take_writes_is_passed_over(dsn: s
         async with pool_of(both) as pool:
             assert await pool.fetchval("select 1") == 1
             assert pool.slots()[0].wants_primary()
+
+
+async def test_a_host_that_is_silent_does_not_keep_the_next_one_from_being_asked(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.core.pool_hosts.FIRST_SECONDS", 0.2)
+    async with network(dsn) as silent, network(dsn) as alive:
+        both = alive.dsn.replace("@127.0.0.1", f"@127.0.0.1:{silent.port},127.0.0.1")
+        async with pool_of(both, max_size=2) as pool:
+            assert (silent.connected, alive.connected) == (1, 0)
+            silent.silence()
+            silent.mute = True
+            await pool.expire_connections()
+            assert await asyncio.gather(*(pool.fetchval("select 1") for _ in range(3))) == [1, 1, 1]
+            assert alive.connected >= 1
+        async with pool_of(both) as pool:
+            assert await pool.fetchval("select 1") == 1
 
 
 async def test_a_refused_login_is_told_at_once(dsn: str, sql: asyncpg.Connection) -> None:

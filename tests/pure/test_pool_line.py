@@ -188,7 +188,21 @@ class Lines(RuleBasedStateMachine):
 
 
 def test_the_line_agrees_with_its_model() -> None:
-    run(Lines, 300)
+    run(Lines, 120)
+
+
+def test_a_newcomer_does_not_pass_one_who_was_handed_a_dead_connection() -> None:
+    line: Line[One, Con] = Line(hand, most=3)
+    line.size = 3
+    unlucky = One(1)
+    line.join(unlucky)
+    dead, *others = Con(1), Con(2), Con(3)
+    for con in (dead, *others):
+        line.give(con, 100.0)
+    line.gone(dead)
+    line.rejoin(unlucky)
+    assert line.take(100.0) is None
+    assert line.check() is others[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.pool_fit import Room, fit, mark, size_of
+from pipeline.core.pool_hosts import Dial
 from pipeline.core.pool_options import PoolOptions
 from pipeline.core.pool_report import Held, exhausted, shown, told
 from pipeline.errors import UsageError
@@ -81,3 +82,32 @@ def test_the_size_of_a_pool_is_read_from_its_name(name: str) -> None:
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         PoolOptions(**options)  # type: ignore[arg-type]
+
+
+TWO = "postgresql://me:p%2Cw@a:1,[::1]:2/db?sslmode=disable"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "driver", "turned"),
+    [
+        (TWO, {}, ("postgresql://me:p%2Cw@[::1]:2,a:1/db?sslmode=disable", {})),
+        ("postgresql://a,b,c/db", {}, ("postgresql://b,c,a/db", {})),
+        ("postgresql:///db?host=/a,/b&port=1,2", {}, ("postgresql:///db?host=/b,/a&port=2,1", {})),
+        (None, {"host": ["a", "b"], "port": [1, 2]}, (None, {"host": ["b", "a"], "port": [2, 1]})),
+        (None, {"host": ["a", "b"], "port": 5}, (None, {"host": ["b", "a"]})),
+        ("postgresql://a/db", {"host": "b"}, ("postgresql://a/db", {})),
+        (None, {}, (None, {})),
+        ("postgresql://me@/db?host=%2Frun", {}, ("postgresql://me@/db?host=%2Frun", {})),
+    ],
+)
+def test_the_hosts_of_an_address_take_turns(
+    dsn: str | None, driver: dict[str, object], turned: tuple[str | None, dict[str, object]]
+) -> None:
+    dial = Dial(dsn, driver)
+    assert dial.turned(1) == turned
+    assert dial.turned(dial.hosts) == dial.turned(0)
+
+
+def test_attempts_at_several_hosts_are_short_first() -> None:
+    assert [Dial(TWO, {}).seconds(failures, 30.0) for failures in (0, 1, 2, 4, 9, 99)] == [2, 2, 4, 8, 30, 30]
+    assert Dial("postgresql://a/db", {}).seconds(0, 30.0) == 30
