@@ -94,10 +94,7 @@ class Cleaner:
             ):
                 con._listeners.clear()
                 con._log_listeners.clear()
-                query = con.get_reset_query()
-                if query:
-                    # past whatever observes queries: this one is not the application's
-                    await Protocol.query(protocol, query, bound)
+                await _send_reset(con, bound)
             else:
                 async with asyncio.timeout(bound):
                     await self._clean_slowly(con)
@@ -117,8 +114,15 @@ class Cleaner:
         if con._protocol.is_in_transaction():
             await con._protocol.query("ROLLBACK", None)
         con._top_xact = None  # asyncpg would complain of it as well, without knowing where it began
+        await con._reset()
         if self._reset is None:
-            await con.reset()
+            await _send_reset(con, None)
         else:
-            await con._reset()
             await self._reset(con)
+
+
+async def _send_reset(con: Any, bound: float | None) -> None:
+    query = con.get_reset_query()
+    if query:
+        # past whatever observes queries: this one is not the application's
+        await Protocol.query(con._protocol, query, bound)

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 import pipeline
 from pipeline.app.board import PoolBoard
 from pipeline.app.timing import recorder
+from pipeline.db.instrument_asyncpg import instrument
 from pipeline.db.pool import Pool
 from pipeline.errors import (
     LoginFailed,
@@ -66,6 +67,39 @@ async def test_whatever_takes_a_pool_of_asyncpg_takes_it(dsn: str) -> None:
                 await acquiring.__aenter__()
         async with pipeline.connect(dsn) as client, pool.acquire() as connection, connection.transaction():
             await client.enqueue("shop.pay", conn=connection)
+
+
+class Seen:
+    """Notes the queries that are reported."""
+
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+
+    def query(self, text: str, seconds: float, *, rows: int | None, error: str | None) -> None:
+        self.queries.append(text)
+
+    def transaction(self, seconds: float, *, error: str | None) -> None:
+        self.queries.append("a transaction")
+
+    def refused(self, what: str, reason: str) -> None:
+        raise AssertionError(f"{what}: {reason}")
+
+    def failed(self, fault: Exception) -> None:
+        raise AssertionError from fault
+
+
+async def test_the_queries_of_an_instrumented_pool_are_reported_and_its_resets_are_not(dsn: str) -> None:
+    seen = Seen()
+    async with pool_of(dsn, min_size=1, max_size=2) as pool:
+        assert instrument(pool, seen)
+        async with pool.acquire() as one, pool.acquire() as two:  # open already, and opened later
+            await one.fetchval("select 1")
+            async with two.transaction():
+                await two.fetchval("select 2")
+            await two.execute("begin")
+        assert seen.queries == ["select 1", "BEGIN;", "select 2", "COMMIT;", "a transaction", "begin", "ROLLBACK",
+                                "a transaction"]  # fmt: skip
+        assert await pool.fetchval("select pg_is_in_recovery()") is False
 
 
 async def test_what_a_borrower_leaves_behind_is_gone_for_the_next_one(dsn: str) -> None:
