@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.app.caching import Loaded, cache, cached, http_cache, loader, transaction
     from pipeline.app.enqueue import enqueue_in
     from pipeline.app.handle import JobHandle
+    from pipeline.app.instrumenting import instrument, uninstrument
     from pipeline.app.jobs import enqueue
     from pipeline.app.pool import create_pool
     from pipeline.app.timing import TimingMiddleware, http_timing, labels, record, timer
@@ -57,6 +58,7 @@ __all__ = [
     "export",
     "http_cache",
     "http_timing",
+    "instrument",
     "labels",
     "loader",
     "middleware",
@@ -65,6 +67,7 @@ __all__ = [
     "task",
     "timer",
     "transaction",
+    "uninstrument",
 ]
 
 _HOMES = {
@@ -81,6 +84,8 @@ _HOMES = {
     "TimingMiddleware": "pipeline.app.timing",
     "http_timing": "pipeline.app.timing",
     "create_pool": "pipeline.app.pool",
+    "instrument": "pipeline.app.instrumenting",
+    "uninstrument": "pipeline.app.instrumenting",
     "labels": "pipeline.app.timing",
     "record": "pipeline.app.timing",
     "timer": "pipeline.app.timing",

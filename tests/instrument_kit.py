@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import asyncpg
+import pytest
 
 from pipeline.core.fingerprint import fingerprint
 
@@ -86,6 +88,60 @@ def totals(heard: list[Heard]) -> dict[str, Totals]:
 def group(text: str) -> str:
     """What stands for the fingerprint of a text."""
     return fingerprint(text).text
+
+
+class Tally:
+    """A plain count of calls, to hold what was heard and what the server counted against."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, text: str, rows: int | None, more: int = 0) -> None:
+        """rows: None for a call that failed. more: how many calls the server saw of what is one to us."""
+        self.texts[group(text)].update({"failed": 1} if rows is None else {"calls": 1, "rows": rows, "more": more})
+
+
+async def agree(
+    dsn: str, listener: Listener, run: Callable[[], Awaitable[Tally]], *, only: str = ""
+) -> dict[str, Totals]:
+    """Do `run` and hold what was heard of it against its own count and against pg_stat_statements.
+
+    only: what the texts contain that the server's count is compared for. Another test may reset what the whole
+    server has counted; then it is done again.
+    """
+    sql = await asyncpg.connect(dsn)
+    try:
+        if await sql.fetchval("select current_setting('pg_stat_statements.max', true)") is None:
+            pytest.skip("this server has not loaded pg_stat_statements (shared_preload_libraries)")
+        await sql.execute(
+            "create extension if not exists pg_stat_statements; set pg_stat_statements.track = 'none'"
+        )
+        for _ in range(10):
+            listener.forget()
+            began = await sql.fetchval("select stats_reset from pg_stat_statements_info")
+            await sql.execute(RESET)
+            tally = await run()
+            server = await server_totals(sql)
+            if began == await sql.fetchval("select stats_reset from pg_stat_statements_info"):
+                break
+    finally:
+        await sql.close()
+    heard = totals(listener.heard)
+    failed = Counter(group(one.text) for one in listener.heard if one.error)
+    for text, counts in tally.texts.items():
+        assert heard.get(text, Totals(0, 0)) == Totals(counts["calls"], counts["rows"]), text
+        assert failed[text] == counts["failed"], text
+    wanted = {
+        text: total._replace(calls=total.calls + tally.texts[text]["more"])
+        for text, total in heard.items()
+        if only in text
+    }
+    assert wanted
+    assert {text: server.get(text) for text in wanted} == wanted
+    return heard
+
+
+RESET = "select pg_stat_statements_reset(0, (select oid from pg_database where datname = current_database()), 0)"
 
 
 async def server_totals(sql: asyncpg.Connection) -> dict[str, Totals]:

@@ -19,7 +19,8 @@ PUBLIC = [
     "Backoff", "Batch", "Cancel", "Client", "Discard", "Event", "Job", "JobHandle", "Loaded", "PgreflexError",
     "Rate", "Retry", "Snooze", "TimingMiddleware", "Unique", "Workflow",
     "cache", "cached", "chunks", "connect", "create_pool", "cron", "enqueue", "enqueue_in", "export", "http_cache",
-    "http_timing", "labels", "loader", "middleware", "on", "record", "task", "timer", "transaction",
+    "http_timing", "instrument", "labels", "loader", "middleware", "on", "record", "task", "timer", "transaction",
+    "uninstrument",
 ]  # fmt: skip
 HEAVY = ["asyncpg", "aiohttp", "rich", "pydantic", "uvloop", "click", "structlog", "handlers"]
 # Tasks outside a group, each with the reason why nobody else can end it too early or leave it running.

@@ -24,7 +24,7 @@ from handlers.cache import Cache
 from handlers.cache_shared import SharedLevel
 from handlers.latency import LatencyRecorder
 from handlers.plans import PlanCatcher
-from pipeline.app import caching
+from pipeline.app import caching, instrumenting
 from pipeline.app import jobs as current_jobs
 from pipeline.app.board import CACHE_CHANNEL, MOST_POOLS, POOL_CHANNEL, CacheReport, PoolReport
 from pipeline.app.jobs import Jobs
@@ -128,6 +128,7 @@ class Client:
             leading=lambda: False,
             shared=recorder if timings else None,
             slow_ms=slow_ms,
+            watching=False,
         )
         self.plans = PlanCatcher(
             PlanStore(self.database),
@@ -135,11 +136,13 @@ class Client:
             analyze=analyze_plans,
             per_minute=plans_per_minute,
         )
+        self.texts = instrumenting.texts_of(self.database)
+        self._timed = timings
         reporter = Reporter(self._report)
         poll_only = PollOnly()
         services: list[Service] = [NeedsSession(self.follower, poll_only), self.cache, self.shared, reporter]
         if timings:
-            services += [self.timings, self.plans]
+            services += [self.timings, self.texts, self.plans]
         if self_check:
             services.append(self.cache.self_check)
         if pump:
@@ -162,6 +165,8 @@ class Client:
         await self._job_database.open()
         await self._shared_database.open()
         self.timings.enter()
+        if self._timed:
+            instrumenting.enter(self.texts, slow_ms=self.timings.windows.slow_ms, seen=self.plans.seen)
         self._supervisor.start()
         current_jobs.enter(self.jobs)
         caching.enter(self.cache)
@@ -172,6 +177,7 @@ class Client:
         caching.leave(self.cache)
         current_jobs.leave(self.jobs)
         await self._supervisor.stop()
+        instrumenting.leave(self.texts)
         await self.timings.close()
         pools = (self.database, self._probes, self._job_database, self._shared_database, self._standbys)
         for database in pools:

@@ -24,10 +24,9 @@ from handlers.queries import QueryKeeper
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.statements import StatementWatcher
-from handlers.timing_board import TimingBoard
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
-from pipeline.app import jobs
+from pipeline.app import instrumenting, jobs
 from pipeline.app.alert_sources import LocalMetrics
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell, PoolBoard
 from pipeline.app.keys import sealer_of
@@ -48,7 +47,6 @@ from pipeline.db.migrate import migrate
 from pipeline.db.queries import Queries
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.statement_counts import StatementCounts
-from pipeline.db.timing_view import TimingViews
 from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import ConfigError
 from pipeline.feed.consumers import Consumers
@@ -87,6 +85,7 @@ class Daemon:
             slow_ms=config.timings.slow_ms,
             shared=recorder,
         )
+        self.texts = instrumenting.texts_of(self.database)
         self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
         self.activity = ActivitySampler(Activity(self.database), leading=self.leading)
         self.caches = CacheBoard()
@@ -119,7 +118,6 @@ class Daemon:
         if receiver is not None:
             others.append(PurgeConsumer(self.job_calls.enqueue, max_staleness=config.cache.max_staleness_seconds))
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
-        self.timing_board = TimingBoard(TimingViews(self.database))
         self.pools = PoolBoard()
         changes = ChangeStreams(FeedStore(self.database).replay)
         self.follower = Follower(
@@ -151,7 +149,7 @@ class Daemon:
             self.web,
             *feed,
             self.latency,
-            self.timing_board,
+            self.texts,
             self.statements,
             self.activity,
             QueryKeeper(Queries(self.database), leading=self.leading),
@@ -182,11 +180,13 @@ class Daemon:
             await self.job_database.open()
             await self.view_database.open()
             jobs.enter(self.job_calls)
+            instrumenting.enter(self.texts, slow_ms=self.config.timings.slow_ms)
             self._server = await describe_server(self.database)
             await self.supervisor.run()
         finally:
             await self.web.stop()
             jobs.leave(self.job_calls)
+            instrumenting.leave(self.texts)
             await self.latency.close()
             await self.poster.close()
             await self.view_database.close()
@@ -211,8 +211,7 @@ class Daemon:
             resident_bytes=resident_bytes(),
             feed=None if self.poll_only.on else self.feed_status(),
             cache=self.caches.status(time.monotonic()),
-            series=self.timing_board.series(),
-            queries=self.timing_board.queries(),
+            series=self.latency.status(),
             timings=self.caches.timings(time.monotonic(), self.latency.totals()),
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),

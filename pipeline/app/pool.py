@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 from weakref import WeakSet
 
+from pipeline.app import instrumenting
 from pipeline.app.timing import recorder
 from pipeline.config import load
 from pipeline.core.cachekey import seconds
@@ -41,12 +42,14 @@ def create_pool(
     statement_timeout: Span | None = None,
     lock_timeout: Span | None = None,
     idle_in_transaction_timeout: Span | None = None,
+    instrument: bool = False,
     **driver: Any,
 ) -> Pool:
     """A pool that is fair and explains itself, to be opened by `async with` or `await`; an asyncpg.Pool.
 
     dsn: as everywhere; what is not given comes from the configuration. name: for reports and series, "main" and so
-    on by itself. Times are seconds, or written like "30s", "10m"; None where it is allowed means no bound. driver:
+    on by itself. instrument: time every query, as `pipeline.instrument` does. Times are seconds, or written like
+    "30s", "10m"; None where it is allowed means no bound. driver:
     what asyncpg.create_pool takes besides, such as init, setup, server_settings or target_session_attrs. The
     options are those of PoolOptions. Opening it raises LoginFailed, DatabaseUnavailable and PoolTooLarge.
     """
@@ -79,7 +82,7 @@ def create_pool(
         **driver,
     )
     _open.add(pool)
-    return pool
+    return instrumenting.instrument(pool) if instrument else pool
 
 
 def free_name() -> str:

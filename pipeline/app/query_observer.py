@@ -22,13 +22,14 @@ import structlog
 
 from pipeline.core.fingerprint import Fingerprint, fingerprint
 from pipeline.core.timing_context import current_labels
-from pipeline.core.window import Live, Windows
+from pipeline.core.window import Windows
 
 MAX_TEXTS = 20_000  # hashes that are kept, with and without labels; 3 MB
 MAX_LABELS = 256  # sets of labels that are recognised by being the same object
 MAX_NEW = 10_000  # fingerprints that wait to be written
 LONG = 65_536  # characters of a text that are read at most, in 2 ms
 LOOSE = 4_096  # characters up to which it pays to look without literals
+Lives: TypeAlias = dict[int, Callable[..., None]]  # Live.add, by the hash of the text
 Slow: TypeAlias = Callable[[str, Fingerprint, float], object]
 
 _LITERAL = re.compile(r"'[^']*'|(?<![\w$.])\d+(?:\.\d+)?")
@@ -50,9 +51,9 @@ class QueryObserver:
         self.slow_ms = slow_ms
         self.slow = slow
         self._texts: dict[int, Fingerprint] = {}
-        self._plain: dict[int, Live] = {}  # by the hash of the text, where no labels hold
-        self._by_labels: dict[str, dict[int, Live]] = {}
-        self._labelled: dict[int, tuple[object, dict[int, Live]]] = {}
+        self._plain: Lives = {}  # where no labels hold
+        self._by_labels: dict[str, Lives] = {}
+        self._labelled: dict[int, tuple[object, Lives]] = {}
         self._held = 0
         self.reset()
 
@@ -70,11 +71,11 @@ class QueryObserver:
         try:
             labels = current_labels()
             lives = self._lives(labels) if labels else self._plain
-            live = lives.get(hash(text)) if len(text) <= LONG else None
-            if live is None:
-                live = self._meet(text, lives)
+            add = lives.get(hash(text)) if len(text) <= LONG else None
+            if add is None:
+                add = self._meet(text, lives)
             ms = seconds * 1000.0
-            live.add(ms, error=error is not None, rows=rows or 0)
+            add(ms, error=error is not None, rows=rows or 0)
             if ms >= self.slow_ms and self.slow is not None:
                 self.slow(text, self._read(text), ms)
         except Exception as fault:
@@ -111,7 +112,7 @@ class QueryObserver:
         with self._lock:
             self._new = {**{one.hex: one for one in texts}, **self._new}
 
-    def _lives(self, labels: object) -> dict[int, Live]:
+    def _lives(self, labels: object) -> Lives:
         # The same object for as long as they hold, and kept here, so that its id is nobody else's.
         held = self._labelled.get(id(labels))
         if held is not None and held[0] is labels:
@@ -124,20 +125,20 @@ class QueryObserver:
         self._labelled[id(labels)] = (labels, lives)
         return lives
 
-    def _meet(self, text: str, lives: dict[int, Live]) -> Live:
+    def _meet(self, text: str, lives: Lives) -> Callable[..., None]:
         """The handle for a text that was not met with these labels."""
         key = _key(text)
-        live = lives.get(key)
-        if live is None:
+        add = lives.get(key)
+        if add is None:
             found = self._read(text)
-            live = self.windows.series("query", {**current_labels(), "fingerprint": found.hex}, source="query")
+            add = self.windows.series("query", {**current_labels(), "fingerprint": found.hex}, source="query").add
             with self._lock:
                 self._held += 1
                 if self._held > MAX_TEXTS:
                     self._forget()
                 else:
-                    lives[key] = live
-        return live
+                    lives[key] = add
+        return add
 
     def _read(self, text: str) -> Fingerprint:
         key = _key(text)

@@ -8,7 +8,9 @@ A report never carries an argument of a query or the message of an error: both m
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+UNREADABLE = "<unparsable query>"  # in place of what is no text
 
 
 class Observer(Protocol):
@@ -67,11 +69,45 @@ def rows_of(tag: str | bytes | None) -> int | None:
     """The count in a command's tag: 5 for `INSERT 0 5` and `SELECT 5`, 0 for `BEGIN`; None without a tag."""
     if not tag:
         return None
-    last = tag.split()[-1]
-    return int(last) if last.isdigit() else 0
+    if not tag[-1:].isdigit():
+        return 0
+    return int(tag.split()[-1])
 
 
 def error_name(error: BaseException) -> str:
     """The SQLSTATE of an error of the server, else the name of its class: `TimeoutError`, `CancelledError`."""
-    state = getattr(error, "sqlstate", None)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # the latter is psycopg2's
     return state if isinstance(state, str) and len(state) == 5 else type(error).__name__
+
+
+class Counted:
+    """An iterable that knows how much of it was taken."""
+
+    __slots__ = ("_items", "taken")
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+        self.taken = 0
+
+    @staticmethod
+    def over(items: Any) -> Any:
+        """The same, where it has a length or cannot be iterated, which is for the driver to say."""
+        if isinstance(items, (list, tuple)):
+            return items
+        try:
+            return Counted(iter(items))
+        except BaseException:  # raised again when the driver tries the same
+            return items
+
+    @staticmethod
+    def number(items: Any) -> int:
+        """How many were taken of what `over` returned, when all were."""
+        return items.taken if isinstance(items, Counted) else len(items)
+
+    def __iter__(self) -> Counted:
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self.taken += 1
+        return item

@@ -30,7 +30,7 @@ from typing import Any
 from asyncpg.pool import PoolConnectionProxy
 from asyncpg.protocol import protocol as driver
 
-from pipeline.core.observer import Observer, Span, error_name, rows_of
+from pipeline.core.observer import UNREADABLE, Counted, Observer, Span, error_name, rows_of
 
 Base: Any = driver.Protocol
 SEAMS = {  # what is overridden, with the parameters that it must have
@@ -48,7 +48,6 @@ SEAMS = {  # what is overridden, with the parameters that it must have
 }
 MOST_PARSED = 32  # texts that were parsed and not run yet, whose time is remembered
 GIVEN_NAME = re.compile(r"__asyncpg_[a-z]+_[0-9a-f]+__")  # of a savepoint or portal, different each time
-UNREADABLE = "<unparsable query>"  # in place of what is no text
 MOST_GIVEN = 120  # characters of a statement in which asyncpg may have put such a name
 
 
@@ -131,13 +130,13 @@ class WatchedProtocol(Base):  # type: ignore[misc]  # the driver's class, known 
         self, state: Any, args: Any, portal_name: str, timeout: Any, return_rows: bool
     ) -> Any:
         started = perf_counter()
-        given = _Counted.over(args)
+        given = Counted.over(args)
         try:
             result = await _bind_execute_many(self, state, given, portal_name, timeout, return_rows)
         except BaseException as error:
             _failed(self, state.query, started, error, state.name)
             raise
-        rows = len(result) if return_rows and result is not None else _count(given)
+        rows = len(result) if return_rows and result is not None else Counted.number(given)
         _done(self, state.query, started, rows, name=state.name)
         return result
 
@@ -152,7 +151,7 @@ class WatchedProtocol(Base):  # type: ignore[misc]  # the driver's class, known 
         try:
             watch = self._pgreflex
             text = query
-            if len(text) <= MOST_GIVEN and "__asyncpg_" in text:
+            if watch.span.began and len(text) <= MOST_GIVEN and "__asyncpg_" in text:
                 cursor = watch.cursors.get(text.rsplit(" ", 1)[-1])
                 if cursor is not None:  # MOVE, which is a part of the cursor's way
                     cursor[1] += ended - started
@@ -309,38 +308,6 @@ _prepare, _bind_execute, _bind_execute_many = Base.prepare, Base.bind_execute, B
 _query, _copy_in, _copy_out = Base.query, Base.copy_in, Base.copy_out
 _bind, _execute, _close_portal = Base.bind, Base.execute, Base.close_portal
 _close, _abort = Base.close, Base.abort
-
-
-class _Counted:
-    """An iterable that knows how much of it was taken."""
-
-    __slots__ = ("_items", "taken")
-
-    def __init__(self, items: Any) -> None:
-        self._items = items
-        self.taken = 0
-
-    @staticmethod
-    def over(items: Any) -> Any:
-        """The same, where it has a length or cannot be iterated, which is for asyncpg to say."""
-        if isinstance(items, (list, tuple)):
-            return items
-        try:
-            return _Counted(iter(items))
-        except BaseException:  # raised again when asyncpg tries the same
-            return items
-
-    def __iter__(self) -> _Counted:
-        return self
-
-    def __next__(self) -> Any:
-        item = next(self._items)
-        self.taken += 1
-        return item
-
-
-def _count(given: Any) -> int:
-    return given.taken if isinstance(given, _Counted) else len(given)
 
 
 def misfit() -> str | None:

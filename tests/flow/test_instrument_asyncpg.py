@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import io
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from pipeline.db import watched_asyncpg
 from pipeline.db.instrument_asyncpg import instrument, uninstrument
 from tests.conftest import eventually
-from tests.instrument_kit import Listener, Raising, Totals, group, normal, server_totals, totals
+from tests.instrument_kit import Listener, Raising, Tally, agree, normal
 
 TABLES = """
 create table item (id bigint primary key, note text);
@@ -416,31 +416,19 @@ async def behaviours(pool: asyncpg.Pool[Any], database: str) -> list[str]:
 async def test_any_run_of_calls_agrees_with_a_plain_count_and_with_the_server(
     database: str, listener: Listener
 ) -> None:
-    counted = await asyncpg.connect(database)
-    if await counted.fetchval("select current_setting('pg_stat_statements.max', true)") is None:
-        await counted.close()
-        pytest.skip("this server has not loaded pg_stat_statements")
-    await counted.execute("create extension pg_stat_statements; select pg_stat_statements_reset()")
-    await counted.execute("set pg_stat_statements.track = 'none'")
     watched = await asyncpg.connect(database)
     assert instrument(watched, listener)
-    ledger: dict[str, Counter[str]] = defaultdict(Counter)
-    rng = random.Random(20)
-    for _ in range(150):
-        text, rows, more = await some_call(rng, watched)
-        ledger[group(text)].update({"failed": 1} if rows is None else {"calls": 1, "rows": rows, "more": more})
-    mine = totals(listener.heard)
-    failures = Counter(group(one.text) for one in listener.heard if one.error)
-    for text, counts in ledger.items():
-        assert mine.get(text, Totals(0, 0)) == Totals(counts["calls"], counts["rows"]), text
-        assert failures[text] == counts["failed"]
+
+    async def run() -> Tally:
+        tally, rng = Tally(), random.Random(20)
+        await watched.execute("truncate item")
+        for _ in range(150):
+            tally.add(*await some_call(rng, watched))
+        return tally
+
+    await agree(database, listener, run)
     assert {one.error for one in listener.heard} == {None, "23505", "22012"}
-    # what the driver does as one batch is one call to us and many to the server
-    theirs = {text: total._replace(calls=total.calls + ledger[text]["more"]) for text, total in mine.items()}
-    server = await server_totals(counted)
-    assert {text: server.get(text) for text in theirs} == theirs
     await watched.close()
-    await counted.close()
 
 
 async def some_call(rng: random.Random, connection: asyncpg.Connection) -> tuple[str, int | None, int]:
