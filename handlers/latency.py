@@ -18,10 +18,9 @@ import msgspec
 import structlog
 
 from handlers.timing_writer import TimingWriter
-from pipeline.core.digest import Digest
 from pipeline.core.events import OP_NAMES, Event
-from pipeline.core.status import Quantiles, SeriesStatus, TimingsStatus, sum_of_timings
-from pipeline.core.window import Part, Windows
+from pipeline.core.status import TimingsStatus, sum_of_timings
+from pipeline.core.window import Windows
 from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
@@ -30,10 +29,8 @@ TIMING_CHANNEL = "pipeline.timing"
 TICK_SECONDS = 1.0
 ROLL_SECONDS = 10.0
 PRUNE_SECONDS = 300.0
-STATUS_SECONDS = 5.0
+CLOCK_SECONDS = 5.0
 END_SECONDS = 5.0  # for the last of them, when the process ends
-STATUS_WINDOW_SECONDS = 300.0
-STATUS_SERIES = 100  # the busiest; the status is for people, the full list is pipeline.latency()
 
 log = structlog.get_logger("pgreflex.latency")
 
@@ -52,7 +49,6 @@ class LatencyRecorder:
     leading: whether this process leads; only the leader rolls up and prunes. clock: Unix seconds, for timings
     that bring no time of their own. windows: for other bounds. slow_ms: the threshold for slow. shared: timings of
     the process, which the recorder that was started first writes, of those that still run; its threshold holds.
-    watching: keep `status` up to date.
     """
 
     name = "latency"
@@ -66,18 +62,15 @@ class LatencyRecorder:
         windows: Windows | None = None,
         slow_ms: float = 1000.0,
         shared: Windows | None = None,
-        watching: bool = True,
     ) -> None:
         self._store = store
         self._leading = leading
         self.windows = windows or Windows(clock, slow_ms=slow_ms)
         self.unreadable_total = 0
         self._writer = TimingWriter(store, self.windows, shared)
-        self._watching = watching
-        self._status: tuple[SeriesStatus, ...] = ()
         self._problem = ""
         self._stopping = asyncio.Event()
-        self._due = {"clock": 0.0, "roll_up": 0.0, "prune": 0.0, "status": 0.0}
+        self._due = {"clock": 0.0, "roll_up": 0.0, "prune": 0.0}
 
     # What comes in
 
@@ -114,31 +107,10 @@ class LatencyRecorder:
         """Write the windows that have closed; `everything`: the open ones too. Raises our database errors."""
         await self._writer.flush(everything=everything)
 
-    async def quantiles(self, window_seconds: float) -> dict[str, SeriesStatus]:
-        """Every series over the last `window_seconds` (at most 900), from the database and this memory."""
-        since = self.windows.moment() - window_seconds
-        merged: dict[str, Part] = {}
-        async with self._writer.lock:  # or a part that is just being written would count twice
-            for part in await self._store.recent(window_seconds):
-                _merge(merged, part)
-            for part in self._writer.pending():
-                if part.start > since:
-                    _merge(merged, part)
-            for windows in self._writer.sources():
-                with windows.lock:
-                    for part in windows.parts():
-                        if part.start > since:
-                            _merge(merged, part)
-        return {name: _status(part, window_seconds) for name, part in merged.items()}
-
     def totals(self) -> TimingsStatus:
         """What became of the timings that this process takes care of, since its start."""
         mine = [windows.totals() for windows in self._writer.sources()]
         return sum_of_timings([*mine, TimingsStatus(unreadable_total=self.unreadable_total)])
-
-    def status(self) -> tuple[SeriesStatus, ...]:
-        """The busiest series over the last five minutes, from all processes; at most a few seconds old."""
-        return self._status
 
     # The service
 
@@ -196,12 +168,8 @@ class LatencyRecorder:
 
     async def _tick(self) -> None:
         await self.flush()
-        if self._is_due("clock", STATUS_SECONDS):
+        if self._is_due("clock", CLOCK_SECONDS):
             await self._writer.set_up()
-        if self._watching and self._is_due("status", STATUS_SECONDS):
-            found = await self.quantiles(STATUS_WINDOW_SECONDS)
-            busiest = sorted(found.values(), key=lambda series: (-series.latency.count, series.name))
-            self._status = tuple(busiest[:STATUS_SERIES])
         if self._leading():
             if self._is_due("roll_up", ROLL_SECONDS):
                 await self._store.roll_up()
@@ -214,16 +182,3 @@ class LatencyRecorder:
             return False
         self._due[what] = now + every
         return True
-
-
-def _merge(into: dict[str, Part], part: Part) -> None:
-    held = into.get(part.series.text)
-    if held is None:
-        held = into[part.series.text] = Part(part.series, part.start, Digest())
-    held.merge(part)
-
-
-def _status(part: Part, window_seconds: float) -> SeriesStatus:
-    p50, p95, p99 = part.digest.quantiles((0.5, 0.95, 0.99))
-    found = Quantiles(p50, p95, p99, part.digest.count, window_seconds)
-    return SeriesStatus(part.series.text, found, part.errors, part.digest.high)

@@ -128,7 +128,6 @@ class Client:
             leading=lambda: False,
             shared=recorder if timings else None,
             slow_ms=slow_ms,
-            watching=False,
         )
         self.plans = PlanCatcher(
             PlanStore(self.database),

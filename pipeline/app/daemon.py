@@ -24,6 +24,7 @@ from handlers.queries import QueryKeeper
 from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.statements import StatementWatcher
+from handlers.timing_board import TimingBoard
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import instrumenting, jobs
@@ -47,6 +48,7 @@ from pipeline.db.migrate import migrate
 from pipeline.db.queries import Queries
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.statement_counts import StatementCounts
+from pipeline.db.timing_view import TimingViews
 from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import ConfigError
 from pipeline.feed.consumers import Consumers
@@ -118,6 +120,7 @@ class Daemon:
         if receiver is not None:
             others.append(PurgeConsumer(self.job_calls.enqueue, max_staleness=config.cache.max_staleness_seconds))
         self.consumers = Consumers(listen, self.database, [self.latency, self.alerts, *others])
+        self.timing_board = TimingBoard(TimingViews(self.database))
         self.pools = PoolBoard()
         changes = ChangeStreams(FeedStore(self.database).replay)
         self.follower = Follower(
@@ -150,6 +153,7 @@ class Daemon:
             *feed,
             self.latency,
             self.texts,
+            self.timing_board,
             self.statements,
             self.activity,
             QueryKeeper(Queries(self.database), leading=self.leading),
@@ -211,7 +215,8 @@ class Daemon:
             resident_bytes=resident_bytes(),
             feed=None if self.poll_only.on else self.feed_status(),
             cache=self.caches.status(time.monotonic()),
-            series=self.latency.status(),
+            series=self.timing_board.series(),
+            queries=self.timing_board.queries(),
             timings=self.caches.timings(time.monotonic(), self.latency.totals()),
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),

@@ -152,12 +152,26 @@ class NamespaceStatus(msgspec.Struct, frozen=True):
 
 
 class SeriesStatus(msgspec.Struct, frozen=True):
-    """One series of timings, over the last few minutes."""
+    """One series of timings, over the last few minutes. name: with its labels."""
 
     name: str
     latency: Quantiles
     errors: int = 0
     max_ms: float | None = None
+    source: str = ""
+
+
+class QueryStatus(msgspec.Struct, frozen=True):
+    """One query, over the last few minutes. text: with $1 for each value, cut short; None where it is not known.
+    share: of the time of all queries, 0 to 1."""
+
+    fingerprint: str
+    text: str | None
+    latency: Quantiles
+    errors: int = 0
+    max_ms: float | None = None
+    total_ms: float = 0.0
+    share: float | None = None
 
 
 class TimingsStatus(msgspec.Struct, frozen=True):
@@ -337,6 +351,7 @@ class Status(msgspec.Struct, frozen=True):
     feed: FeedStatus | None = None
     cache: CacheStatus | None = None
     series: tuple[SeriesStatus, ...] = ()
+    queries: tuple[QueryStatus, ...] = ()  # those that took the most time
     timings: TimingsStatus | None = None
     alerts: tuple[AlertStatus, ...] = ()
     jobs: JobsStatus | None = None

@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pipeline.core.digest import Digest
 from pipeline.core.kept import columns, sums_of
 from pipeline.core.window import Part, Series
 from pipeline.db import timing_rollup
-from pipeline.db.connection import Connection, Database, Record, translated
+from pipeline.db.connection import Connection, Database, translated
 from pipeline.db.statements import statement
 
 
@@ -77,10 +76,6 @@ class LatencyStore:
         """What time the database has, in Unix seconds."""
         return float(await self._database.fetchval("latency/clock"))
 
-    async def recent(self, seconds: float) -> list[Part]:
-        """The last `seconds` of every series, of every writer; the first minute of them is whole."""
-        return [_part(row) for row in await self._database.fetch("latency/recent", float(seconds))]
-
 
 async def _ids(connection: Connection, series: Mapping[str, Series]) -> dict[str, int]:
     rows = await connection.fetch(
@@ -91,9 +86,3 @@ async def _ids(connection: Connection, series: Mapping[str, Series]) -> dict[str
         [msgspec.json.encode(one.labels).decode() for one in series.values()],
     )
     return {row["series"]: row["id"] for row in rows}
-
-
-def _part(row: Record) -> Part:
-    digest = Digest.restore(row["means"], row["weights"], total=row["sum"], low=row["low"], high=row["high"])
-    series = Series(row["text"], row["source"], row["name"], msgspec.json.decode(row["labels"]))
-    return Part(series, int(row["start"]), digest, row["errors"], row["over_count"], row["row_count"])

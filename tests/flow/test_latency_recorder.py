@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
 
 import asyncpg
 import pytest
 
 from handlers.latency import LatencyRecorder
+from handlers.timing_board import TimingBoard
 from pipeline.core.events import Event
-from pipeline.core.window import Windows
+from pipeline.core.status import Quantiles
 from pipeline.db.connection import Database
-from pipeline.db.latency import Batch, LatencyStore
+from pipeline.db.latency import LatencyStore
+from pipeline.db.timing_view import TimingViews
 from pipeline.errors import PgreflexError
 from tests.conftest import eventually
 from tests.time_kit import stand_at
@@ -85,41 +85,49 @@ async def test_the_running_service_writes_closed_windows_and_the_rest_when_it_st
     assert recorder.healthy().ok
 
 
-async def test_the_status_covers_what_other_processes_wrote_and_what_is_still_in_memory(
+async def test_the_status_covers_what_every_process_wrote_while_it_is_asked_for(
     db: Database, sql: asyncpg.Connection
 ) -> None:
-    other = LatencyRecorder(LatencyStore(db))
-    here = LatencyRecorder(LatencyStore(db), windows=Windows(time.time, slow_ms=5))
-    for ms in (1.0, 2.0):
-        other.record("a", ms)
-    await other.flush(everything=True)
-    here.record("a", 9.0, error=True)
-    [series] = (await here.quantiles(60)).values()
-    assert (series.name, series.latency.count, series.errors, series.max_ms) == ("a", 3, 1, 9.0)
-    assert (series.latency.p50, series.latency.window_seconds) == (2.0, 60)
+    for name in ("a", "b"):
+        recorder = LatencyRecorder(LatencyStore(db), slow_ms=5)
+        for ms in (1.0, 2.0, 9.0):
+            recorder.record("a" if ms < 9 else name, ms, error=ms > 5)
+        live = recorder.windows.series("query", {"fingerprint": "0" * 16}, source="query")
+        live.add(30.0)
+        await recorder.flush(everything=True)
+    await sql.execute(
+        "insert into pipeline.query (fingerprint, version, kind, text, first_at, last_at)"
+        " values (repeat('0', 16), 1, 'ok', repeat('x', 9000), now(), now())"
+    )
+    board = TimingBoard(TimingViews(db))
+    running = asyncio.create_task(board.run())
+    await asyncio.sleep(0)
+    assert board.queries() == ()
+    await eventually(board.series)
+    [first, second, third] = board.series()
+    assert (first.name, first.source, first.errors, first.max_ms) == ("a", "span", 1, 9.0)
+    assert first.latency == Quantiles(2.0, pytest.approx(7.6), pytest.approx(8.72), 5, 300)  # type: ignore[arg-type]
+    assert {second.name, third.name} == {"b", 'query{fingerprint="0000000000000000"}'}
+    [query] = board.queries()
+    assert (query.fingerprint, query.text, query.latency.count) == ("0" * 16, "x" * 400 + " ...", 2)
+    await board.stop()
+    await running
 
 
-async def test_what_is_just_being_written_is_not_counted_twice(db: Database) -> None:
-    class Slow(LatencyStore):
-        """The store, whose answer takes its time."""
-
-        written, answer = asyncio.Event(), asyncio.Event()
-
-        async def flush(self, batches: Sequence[Batch]) -> None:
-            await super().flush(batches)
-            self.written.set()
-            await self.answer.wait()
-
-    store = Slow(db)
-    recorder = LatencyRecorder(store)
+async def test_a_board_that_cannot_read_keeps_what_it_has(db: Database, sql: asyncpg.Connection) -> None:
+    recorder = LatencyRecorder(LatencyStore(db))
     recorder.record("a", 1.0)
-    flushing = asyncio.create_task(recorder.flush(everything=True))
-    await store.written.wait()
-    asking = asyncio.create_task(recorder.quantiles(60))
-    await asyncio.wait([asking], timeout=0.3)
-    store.answer.set()
-    assert (await asking)["a"].latency.count == 1
-    await flushing
+    await recorder.flush(everything=True)
+    board = TimingBoard(TimingViews(db))
+    await board.refresh()
+    await sql.execute("alter function pipeline.slow_queries rename to gone")
+    board.series()
+    running = asyncio.create_task(board.run())
+    await eventually(lambda: "cannot be read" in board.healthy().detail)
+    assert board.healthy().ok
+    assert [one.name for one in board.series()] == ["a"]
+    await board.stop()
+    await running
 
 
 async def test_the_recorder_keeps_the_time_of_the_database(dsn: str, sql: asyncpg.Connection) -> None:

@@ -18,6 +18,7 @@ from pipeline.core.status import (
     NamespaceFigures,
     PoolStatus,
     Quantiles,
+    QueryStatus,
     QueueStatus,
     SeriesStatus,
     ServiceHealth,
@@ -137,8 +138,34 @@ def busy_status() -> Status:
         timings=TimingsStatus(series=12, added_total=88_000, rejected_total=3, overflowed_total=40),
         series=(
             SeriesStatus("orders.insert", Quantiles(0.42, 1.9, 6.3, 12_840, 300), errors=0, max_ms=41.0),
+            SeriesStatus(
+                'query{fingerprint="3fb2c07a11d94e5b"}', Quantiles(2.1, 12.0, 31.0, 80_022, 300), source="query"
+            ),
             SeriesStatus("orders.update", Quantiles(0.61, 2.4, 9.8, 8_113, 300), errors=3, max_ms=122.0),
             SeriesStatus("http GET /orders", Quantiles(8.1, 31.0, 84.0, 31_377, 300), errors=11, max_ms=1_840.0),
+        ),
+        queries=(
+            QueryStatus(
+                "3fb2c07a11d94e5b",
+                "select o.id, o.status, l.sku from orders o join order_lines l on l.order_id = o.id"
+                " where o.customer_id = $1 and o.status = any($2) <b>and</b> l.sku like $3 order by o.id desc"
+                " limit $4",
+                Quantiles(2.1, 12.0, 31.0, 80_022, 300),
+                0,
+                412.0,
+                311_000.0,
+                0.62,
+            ),
+            QueryStatus(
+                "90aa17c3b1f2d4e6",
+                "update stock\n   set left = left - $1\n where sku = $2",
+                Quantiles(0.9, 4.0, 1_810.0, 9_120, 300),
+                12,
+                2_400.0,
+                99_000.0,
+                0.2,
+            ),
+            QueryStatus("other", None, Quantiles(8.0, 9.0, 10.0, 31, 300), 0, 11.0, 250.0, 0.0005),
         ),
         alerts=(
             AlertStatus(

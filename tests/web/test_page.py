@@ -115,8 +115,13 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
         "paused",
         "10 of 10",
         "3 in vain, 1 left in a transaction",
+        "the last 5 min; 82.0 % of the time of all queries",
+        "o.status = any($2) <b>and</b> l.sku like $3",  # what comes from outside is text
+        "update stock set left = left - $1 where sku = $2",
+        "all queries beyond the bound on series",
     ):
         await says(tab, figure)
+    assert await tab.evaluate("document.querySelector('#panel-series').innerText.includes('fingerprint')") is False
     assert await tab.evaluate("document.title") == "(1 firing) pgreflex, pgreflex@db1:4711"
     assert await tab.evaluate("document.querySelectorAll('th:not([scope])').length") == 0
     assert tab.complaints == []
@@ -145,6 +150,7 @@ async def test_a_browser_shows_what_is_unknown_as_unknown(
         "[...document.querySelectorAll('#tile-delivery dd')].map((one) => [one.innerText.trim(), one.title])"
     )
     assert [(text.split()[0], title) for text, title in shown] == [("–", "unknown")] * 3
+    assert await tab.evaluate("document.querySelector('#panel-queries').hidden") is True
     assert tab.complaints == []
 
 

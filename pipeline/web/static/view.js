@@ -10,7 +10,7 @@ const byId = (id) => document.getElementById(id);
 const HINTS = {
   alerts: "Nothing is pending or firing.",
   noAlerts: "No alerts are judged in this process.",
-  noSeries: "No timings yet. Try: `pgreflex watch public.orders --timing`",
+  noSeries: "No timings yet. Try: `pgreflex watch public.orders --timing`, or `pipeline.instrument(pool)`",
   noQueues: "No queue holds a job. Try: `pgreflex enqueue shop.tasks.hello`",
   noJobs: "The job queue does not run in this process.",
   noCached: "Nothing has been read through a cache yet.",
@@ -134,10 +134,14 @@ export class View {
   }
 
   lists() {
-    const { feed, cache, jobs, alerts, series, services, pools } = this.status;
+    const { feed, cache, jobs, alerts, series, queries, services, pools } = this.status;
     this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index,
       alerts ? HINTS.alerts : HINTS.noAlerts);
-    this.tables.series.show(series ?? [], (one) => one.name);
+    byId("panel-queries").hidden = !queries?.length;
+    if (queries?.length) put(byId("query-facts"), queryFacts(queries));
+    this.tables.queries.show(queries ?? [], (query) => query.fingerprint);
+    // queries have a table of their own, with their texts
+    this.tables.series.show((series ?? []).filter((one) => one.source !== "query" || !one.name.includes("fingerprint=")), (one) => one.name);
     this.tables.queues.show(jobs?.queues ?? [], (queue) => queue.queue, jobs ? HINTS.noQueues : HINTS.noJobs);
     this.tables.cache.show(cache?.namespaces ?? [], (space) => space.name, cache ? HINTS.noCached : HINTS.noCache);
     const facts = byId("cache-facts");
@@ -172,6 +176,18 @@ function feedNote(feed) {
 function seriesName(name) {
   const brace = name.indexOf("{");
   return brace > 0 && name.endsWith("}") ? { text: name.slice(0, brace), below: name.slice(brace + 1, -1).replaceAll(",", ", ") } : { text: name };
+}
+
+/** The text, shortened to what three lines hold; the rest is its title. */
+function queryText(query) {
+  if (query.text === null) return query.fingerprint === "other" ? "all queries beyond the bound on series" : "the text is not known";
+  return query.text.replace(/\s+/g, " ");
+}
+
+function queryFacts(queries) {
+  const over = queries[0].latency.window_seconds;
+  const share = queries.reduce((sum, query) => sum + (query.share ?? 0), 0);
+  return `the last ${duration(over)}; ${percent(share)} of the time of all queries`;
 }
 
 function windowNote(quantiles, what) {
@@ -249,6 +265,17 @@ function tables(now) {
       { title: "Max", width: 5, numeric: true, cell: (s) => milliseconds(s.max_ms) },
       { title: "Errors", width: 3.6, numeric: true, cell: (s) => ({ text: number(s.errors), mood: s.errors ? "bad" : "quiet" }) },
     ], HINTS.noSeries),
+    queries: new Table("Queries that took the most time", [
+      { title: "Query", head: true, cell: (q) => ({ text: queryText(q), title: q.text ?? "", below: q.fingerprint }) },
+      { title: "Calls", width: 4.9, numeric: true, cell: (q) => number(q.latency.count) },
+      { title: "Total", width: 7.4, numeric: true, cell: (q) => milliseconds(q.total_ms) },
+      { title: "Share", width: 4.4, numeric: true, hint: "of the time of all queries", cell: (q) => percent(q.share) },
+      { title: "p50", width: 5, numeric: true, cell: (q) => milliseconds(q.latency.p50) },
+      { title: "p95", width: 5, numeric: true, cell: (q) => milliseconds(q.latency.p95) },
+      { title: "p99", width: 5, numeric: true, cell: (q) => milliseconds(q.latency.p99) },
+      { title: "Max", width: 5, numeric: true, cell: (q) => milliseconds(q.max_ms) },
+      { title: "Errors", width: 3.6, numeric: true, cell: (q) => ({ text: number(q.errors), mood: q.errors ? "bad" : "quiet" }) },
+    ], ""),
     queues: new Table("Job queues", [
       { title: "Queue", head: true, cell: (q) => ({ text: q.queue, below: q.failed_24h ? `${number(q.failed_24h)} failed in 24 h` : null, belowMood: "bad" }) },
       { title: "State", width: 6.6, cell: queueState },
