@@ -21,8 +21,9 @@ from pipeline.core.pool_hosts import Dial
 from pipeline.core.retry import Backoff
 from pipeline.db.connection import translate, translated
 from pipeline.db.pool_slot import Slot
+from pipeline.db.pooler import REFUSED
 from pipeline.db.statements import statement
-from pipeline.errors import Busy, DatabaseUnavailable, LoginFailed, PoolTooLarge
+from pipeline.errors import Busy, DatabaseUnavailable, LoginFailed, PoolTooLarge, ServerNotSuitable
 
 if TYPE_CHECKING:
     from pipeline.db.pool import Pool
@@ -78,7 +79,12 @@ class Opener:
         while True:
             try:
                 slot = await self._connect()
-            except Exception:
+            except Exception as error:
+                if REFUSED in str(error):
+                    raise ServerNotSuitable(
+                        f"a connection pooler does not take what was asked of the session: {error}",
+                        hint="Leave that option out, or name it in the pooler's ignore_startup_parameters.",
+                    ) from error
                 self._host += 1
                 self.failures += 1
                 if self._hosts < 2 or self.failures >= ROUNDS * self._hosts:

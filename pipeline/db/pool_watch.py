@@ -65,7 +65,12 @@ class Watch:
         pool = self._pool()
         if pool is None:
             return
-        now = time.monotonic()
+        try:
+            self._look_round(pool, time.monotonic())
+        finally:
+            self.begin()
+
+    def _look_round(self, pool: Pool, now: float) -> None:
         for slot in pool.slots():
             if slot.lent is not None:
                 self._look(pool, slot, now)
@@ -73,7 +78,6 @@ class Watch:
             for slot in pool.line.tired(now, pool.options.idle_timeout):
                 pool.retire(slot)
         pool.opener.pump()
-        self.begin()
 
     def _look(self, pool: Pool, slot: Slot, now: float) -> None:
         if slot.ended():
