@@ -2896,6 +2896,13 @@ exception when others then
 end
 $_$;
 
+CREATE FUNCTION pipeline.query_texts(fingerprints text[]) RETURNS TABLE(fingerprint text, query text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select q.fingerprint, q.text from pipeline.query as q where q.fingerprint = any(query_texts.fingerprints)
+$$;
+
 CREATE FUNCTION pipeline.raise_alert(name text, message text, severity text DEFAULT 'warning'::text, labels jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -12,7 +12,7 @@ from pipeline.core.sparkline import sparkline
 from pipeline.db.timing_view import OTHER, Bucket, QueryRow, SeriesRow, Totals
 
 INDENT = "  "
-SPARKS = 24
+SPARKS = 20  # so that a fingerprint fits beside it in 80 columns
 BAR = 30
 OTHER_HINT = (
     "other: a process keeps 10,000 series alive; what came beyond that is counted in the series `other`, or under"
@@ -98,10 +98,8 @@ def histogram(found: Sequence[Bucket]) -> list[str]:
 
 def text_of(one: SeriesRow | QueryRow) -> str:
     """What goes below a row: the text of a query."""
-    if isinstance(one, SeriesRow):
-        return ""
-    if one.query is not None:
-        return one.query
+    if one.query is not None or isinstance(one, SeriesRow):
+        return one.query or ""
     return "all queries beyond the bound on series" if one.fingerprint == OTHER else "(the text is not known)"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from textwrap import wrap
 
 import click
 import msgspec
@@ -131,7 +132,7 @@ async def _meant(views: TimingViews, name: str, labels: Labels) -> tuple[str, La
     if name in names:
         return name, labels
     if "{" in name and (totals := await views.top_series(OLDEST_SECONDS, most=1, name=name)):
-        return totals[0].series, labels
+        return totals[0].exactly, labels
     if re.fullmatch("[0-9a-f]{4,16}", name):
         found = await views.fingerprints(name)
         if len(found) == 1:
@@ -179,7 +180,7 @@ def _described(told: Shown, over: float, columns: int) -> list[str]:
         out += ["", f"label sets in the last {show_span(over)}{more}"]
         out += lines.top(told.sets[:SETS], columns)
     if any(lines.is_other(one) for one in told.sets):
-        out += ["", lines.OTHER_HINT]
+        out += ["", *wrap(lines.OTHER_HINT, columns)]
     return out
 
 

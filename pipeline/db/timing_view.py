@@ -30,7 +30,7 @@ Labels = Mapping[str, str] | None
 class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     """One series over a span. labels: None where the label sets of a name were merged. slow: how many took longer
     than the threshold of who timed them. rows: what queries returned or changed. share: of the time of all series
-    that were looked at, 0 to 1. first_at: when it was first written."""
+    that were looked at, 0 to 1. first_at: when it was first written. query: the text, where it is a query's."""
 
     series: str
     source: str
@@ -48,6 +48,7 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     share: float | None
     first_at: float
+    query: str | None = None
 
     @property
     def exactly(self) -> str:

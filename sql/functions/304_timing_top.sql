@@ -166,3 +166,12 @@ as $$
     left join pipeline.query as q on q.fingerprint = f.fingerprint
     order by t.place
 $$;
+
+-- The texts of queries, of those fingerprints that are known.
+create or replace function pipeline.query_texts(fingerprints text[])
+returns table (fingerprint text, query text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select q.fingerprint, q.text from pipeline.query as q where q.fingerprint = any(query_texts.fingerprints)
+$$;
