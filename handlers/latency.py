@@ -1,7 +1,6 @@
 """Timings: from events and from this process, through windows in memory, to Postgres.
 
-Owns: what becomes a series, when windows are written, rolled up and pruned. Must not know SQL or how a
-percentile is computed.
+Owns: what becomes a series, and when windows are written. Must not know SQL or how a percentile is computed.
 
 A window of five seconds is written within a second of its close, one part for each series; that is also what
 alerts of short windows are judged on. A crash loses the open window and what was not written yet, at most the
@@ -14,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 
 from handlers.timing_writer import TimingWriter
@@ -25,30 +23,19 @@ from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
-TIMING_CHANNEL = "pipeline.timing"
 TICK_SECONDS = 1.0
-ROLL_SECONDS = 10.0
-PRUNE_SECONDS = 300.0
 CLOCK_SECONDS = 5.0
 END_SECONDS = 5.0  # for the last of them, when the process ends
 
 log = structlog.get_logger("pgreflex.latency")
 
 
-class _Timing(msgspec.Struct):
-    """The payload of an event on TIMING_CHANNEL."""
-
-    name: str
-    ms: float
-    labels: dict[str, object] = {}
-
-
 class LatencyRecorder:
     """Records timings. A Service, and an EventConsumer for the feed.
 
-    leading: whether this process leads; only the leader rolls up and prunes. clock: Unix seconds, for timings
-    that bring no time of their own. windows: for other bounds. slow_ms: the threshold for slow. shared: timings of
-    the process, which the recorder that was started first writes, of those that still run; its threshold holds.
+    clock: Unix seconds, for timings that bring no time of their own. windows: for other bounds. slow_ms: the
+    threshold for slow. shared: timings of the process, which the recorder that was started first writes, of those
+    that still run; its threshold holds.
     """
 
     name = "latency"
@@ -57,20 +44,17 @@ class LatencyRecorder:
         self,
         store: LatencyStore,
         *,
-        leading: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         windows: Windows | None = None,
         slow_ms: float = 1000.0,
         shared: Windows | None = None,
     ) -> None:
         self._store = store
-        self._leading = leading
         self.windows = windows or Windows(clock, slow_ms=slow_ms)
-        self.unreadable_total = 0
         self._writer = TimingWriter(store, self.windows, shared)
         self._problem = ""
         self._stopping = asyncio.Event()
-        self._due = {"clock": 0.0, "roll_up": 0.0, "prune": 0.0}
+        self._clock_due = 0.0
 
     # What comes in
 
@@ -79,27 +63,16 @@ class LatencyRecorder:
         self.windows.series(name).add(ms, error=error)
 
     async def handle(self, events: Sequence[Event]) -> None:
-        """Take the timings out of events: statements that were timed, and `pipeline.record_timing`."""
+        """Take the timings out of events: statements of watched tables that were timed."""
         now = self.windows.moment()
         for event in events:
             at = now if event.at is None else event.at
-            if event.op == "e":
-                if event.name == TIMING_CHANNEL:
-                    self._take_timing(event.payload, at)
-            elif event.ms is not None:
+            if event.op != "e" and event.ms is not None:
                 self.windows.series(f"{event.name}.{OP_NAMES[event.op]}", source="table").add_at(event.ms, at)
 
     async def missed(self, reason: str) -> None:
         """Timings may be missing; nothing that is stored becomes untrue by it."""
         log.info("timings may be missing", reason=reason)
-
-    def _take_timing(self, payload: str | None, at: float) -> None:
-        try:
-            timing = msgspec.json.decode(payload or "", type=_Timing)
-        except msgspec.DecodeError:
-            self.unreadable_total += 1
-            return
-        self.windows.series(timing.name, timing.labels, source="sql").add_at(timing.ms, at)
 
     # What goes out
 
@@ -109,8 +82,7 @@ class LatencyRecorder:
 
     def totals(self) -> TimingsStatus:
         """What became of the timings that this process takes care of, since its start."""
-        mine = [windows.totals() for windows in self._writer.sources()]
-        return sum_of_timings([*mine, TimingsStatus(unreadable_total=self.unreadable_total)])
+        return sum_of_timings(windows.totals() for windows in self._writer.sources())
 
     # The service
 
@@ -168,17 +140,7 @@ class LatencyRecorder:
 
     async def _tick(self) -> None:
         await self.flush()
-        if self._is_due("clock", CLOCK_SECONDS):
-            await self._writer.set_up()
-        if self._leading():
-            if self._is_due("roll_up", ROLL_SECONDS):
-                await self._store.roll_up()
-            if self._is_due("prune", PRUNE_SECONDS):
-                await self._store.prune()
-
-    def _is_due(self, what: str, every: float) -> bool:
         now = asyncio.get_running_loop().time()
-        if now < self._due[what]:
-            return False
-        self._due[what] = now + every
-        return True
+        if now >= self._clock_due:
+            self._clock_due = now + CLOCK_SECONDS
+            await self._writer.set_up()

@@ -1640,6 +1640,41 @@ CREATE FUNCTION pipeline.drain_queue(name text) RETURNS void
     select pipeline.hold_queue(name, 'draining', coalesce(pg_sequence_last_value('pipeline.job_pos'), 0))
 $$;
 
+CREATE FUNCTION pipeline.drain_timings() RETURNS TABLE(name text, labels text, start double precision, ms double precision[])
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_read pg_snapshot;
+begin
+    select p.position into v_read from pipeline.timing_inbox_place as p for update;
+    if v_read is null then
+        insert into pipeline.timing_inbox_place (position) values ('1:1:') on conflict do nothing;
+        v_read := '1:1:';
+    elsif pg_snapshot_xmax(v_read) > pg_snapshot_xmax(pg_current_snapshot()) then
+        -- the place is one of another server, from which this database was restored; so is what is in the tables
+        v_read := pg_current_snapshot();
+    end if;
+    -- As PgQ reads: what had not begun at the first snapshot is a range of the index, what was under way then a short list.
+    return query
+    with s as materialized (
+        select pg_current_snapshot() as position
+    ),
+    moved as (
+        update pipeline.timing_inbox_place as p set position = s.position from s
+    ),
+    fresh as (
+        select i.* from pipeline.timing_inbox as i where i.xid >= pg_snapshot_xmax(v_read)
+        union all
+        select i.* from pipeline.timing_inbox as i where i.xid = any(array(select pg_snapshot_xip(v_read)))
+    )
+    select f.name, f.labels::text, floor(extract(epoch from f.at)::float8 / 5) * 5 as start, array_agg(v.ms)
+    from fresh as f
+    cross join unnest(f.ms) as v (ms)
+    group by f.name, f.labels, 3;
+end
+$$;
+
 CREATE FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2161,6 +2196,18 @@ CREATE FUNCTION pipeline.foreign_cast(p_relation oid) RETURNS regprocedure
     select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
 $$;
 
+CREATE FUNCTION pipeline.gauge_timing_inbox(p_full bigint DEFAULT ((128 * 1024) * 1024)) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case
+        when g.last_value < 2 and pg_relation_size(format('pipeline.timing_inbox_%s', g.last_value)::regclass) > p_full
+        then setval('pipeline.timing_gate', g.last_value + 2)
+        else g.last_value
+    end
+    from pipeline.timing_gate as g
+$$;
+
 CREATE FUNCTION pipeline.hold_queue(p_name text, p_state text, p_last_pos bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2307,6 +2354,27 @@ CREATE FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) RETURNS boolean
         select from pg_proc
         where pronamespace = 'pipeline'::regnamespace and proname = format('watch_%s_insert', p_watch.id)
           and not 'extra_float_digits=1' = any (proconfig))
+$$;
+
+CREATE FUNCTION pipeline.keep_timings(p_name text, p_ms double precision[], p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_gate bigint := (select last_value from pipeline.timing_gate);
+begin
+    if random() * 1000 < cardinality(p_ms) then
+        v_gate := pipeline.gauge_timing_inbox();
+    end if;
+    case v_gate
+        when 0 then
+            insert into pipeline.timing_inbox_0 values (pg_current_xact_id(), pipeline.now(), p_name, p_labels, p_ms);
+        when 1 then
+            insert into pipeline.timing_inbox_1 values (pg_current_xact_id(), pipeline.now(), p_name, p_labels, p_ms);
+        else
+            perform nextval('pipeline.timing_dropped') from unnest(p_ms);
+    end case;
+end
 $$;
 
 CREATE FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) RETURNS text
@@ -2970,27 +3038,55 @@ CREATE FUNCTION pipeline.record_timing(name text, ms double precision, labels js
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    v_labels jsonb := coalesce(record_timing.labels, '{}');
-    v_wrong text;
 begin
-    v_wrong := case
-        when record_timing.name is null or record_timing.name = '' then 'it has no name'
-        when jsonb_typeof(v_labels) <> 'object' then 'its labels are not a JSON object'
-        when length(pipeline.series_name(record_timing.name, v_labels)) > 200
-            then 'its name and labels are longer than 200 characters'
-        when record_timing.ms is null then 'it has no value'
-        when record_timing.ms = 'NaN' or record_timing.ms = 'Infinity' or record_timing.ms < 0
-            then format('%s is no duration in milliseconds', record_timing.ms)
-    end;
-    if v_wrong is not null then
-        raise warning 'record_timing ignored the timing %: %', coalesce(left(record_timing.name, 200), 'null'), v_wrong;
+    if record_timing.ms between 0 and 1e12 and record_timing.name <> '' and length(record_timing.name) <= 200
+        and (
+            record_timing.labels is null or record_timing.labels = '{}'
+            or jsonb_typeof(record_timing.labels) = 'object' and length(record_timing.labels::text) <= 2000
+        )
+        and not current_setting('transaction_read_only')::bool
+    then
+        perform pipeline.keep_timings(record_timing.name, array[record_timing.ms], record_timing.labels);
+    else
+        perform pipeline.reject_timing(
+            'record_timing', record_timing.name, record_timing.labels, record_timing.ms, 1
+        );
+    end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.record_timings(name text, ms double precision[], labels jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_good double precision[];
+    v_bad double precision;
+    v_many bigint;
+begin
+    if cardinality(record_timings.ms) = 0 then
         return;
     end if;
-    perform pipeline.emit(
-        'pipeline.timing',
-        jsonb_build_object('name', record_timing.name, 'ms', record_timing.ms, 'labels', v_labels)::text
-    );
+    if record_timings.ms is not null and record_timings.name <> '' and length(record_timings.name) <= 200
+        and (
+            record_timings.labels is null
+            or jsonb_typeof(record_timings.labels) = 'object' and length(record_timings.labels::text) <= 2000
+        )
+        and not current_setting('transaction_read_only')::bool
+    then
+        select array_agg(v) filter (where v between 0 and 1e12),
+            max(v) filter (where not v between 0 and 1e12), count(*) filter (where v between 0 and 1e12 is not true)
+        into v_good, v_bad, v_many
+        from unnest(record_timings.ms) as v;
+        if v_good is not null then
+            perform pipeline.keep_timings(record_timings.name, v_good, record_timings.labels);
+        end if;
+    else
+        v_many := coalesce(cardinality(record_timings.ms), 1);
+    end if;
+    if v_many > 0 then
+        perform pipeline.reject_timing('record_timings', record_timings.name, record_timings.labels, v_bad, v_many);
+    end if;
 end
 $$;
 
@@ -3141,6 +3237,28 @@ begin
         raise exception 'unique_for of task % means nothing: no state that has ended is named', p_task
             using errcode = 'invalid_parameter_value', hint = 'Name some of them too, or leave one of the two out.';
     end if;
+end
+$$;
+
+CREATE FUNCTION pipeline.reject_timing(p_asker text, p_name text, p_labels jsonb, p_ms double precision, p_many bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if not current_setting('transaction_read_only')::bool then
+        perform nextval('pipeline.timing_rejected') from generate_series(1, p_many);
+    end if;
+    raise warning '% ignored % of %: %', p_asker, case p_many when 1 then 'a timing' else p_many || ' timings' end,
+        coalesce(left(p_name, 200), 'null'),
+        case
+            when current_setting('transaction_read_only')::bool then 'the transaction is read-only'
+            when coalesce(p_name, '') = '' then 'it has no name'
+            when length(p_name) > 200 then 'its name is longer than 200 characters'
+            when jsonb_typeof(p_labels) <> 'object' then 'its labels are not a JSON object'
+            when length(p_labels::text) > 2000 then 'its labels are longer than 2000 characters'
+            when p_ms is null then 'it has no value'
+            else format('%s is no duration in milliseconds', p_ms)
+        end;
 end
 $$;
 
@@ -5248,6 +5366,38 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.turn_timing_inbox(p_turn_bytes bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    v_gate constant bigint := (select last_value from pipeline.timing_gate);
+    v_active constant regclass := format('pipeline.timing_inbox_%s', v_gate & 1);
+    v_resting constant regclass := format('pipeline.timing_inbox_%s', 1 - (v_gate & 1));
+    v_read constant pg_snapshot := coalesce((select p.position from pipeline.timing_inbox_place as p), '1:1:');
+    v_unread bool;
+begin
+    if pg_relation_size(v_resting) > 0 then
+        begin
+            execute format('lock table %s in access exclusive mode nowait', v_resting);
+            execute format('select exists (select from %s where xid >= $1 or xid = any($2))', v_resting)
+            into v_unread
+            using pg_snapshot_xmax(v_read), array(select pg_snapshot_xip(v_read));
+            if not v_unread then
+                execute format('truncate table %s', v_resting);
+            end if;
+        exception
+            when lock_not_available then null;  -- a transaction that wrote here is still open; or a dump reads it
+        end;
+    end if;
+    if pg_relation_size(v_active) >= p_turn_bytes and pg_relation_size(v_resting) = 0 then
+        perform setval('pipeline.timing_gate', 1 - (v_gate & 1));
+    elsif v_gate >= 2 and pg_relation_size(v_active) < p_turn_bytes then
+        perform setval('pipeline.timing_gate', v_gate & 1);
+    end if;
+end
+$_$;
+
 CREATE FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) RETURNS TABLE(priority smallint, key text, quota bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6655,6 +6805,68 @@ COMMENT ON COLUMN pipeline.timing_batch.number IS 'The writer''s own number of t
 
 COMMENT ON COLUMN pipeline.timing_batch.series IS 'The series of the digests, in the same order.';
 
+CREATE SEQUENCE pipeline.timing_dropped
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE SEQUENCE pipeline.timing_gate
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    MAXVALUE 3
+    CACHE 1;
+
+CREATE UNLOGGED TABLE pipeline.timing_inbox_0 (
+    xid xid8 NOT NULL,
+    at timestamp with time zone NOT NULL,
+    name text NOT NULL,
+    labels jsonb,
+    ms double precision[] NOT NULL
+)
+WITH (autovacuum_enabled='false');
+
+CREATE UNLOGGED TABLE pipeline.timing_inbox_1 (
+    xid xid8 CONSTRAINT timing_inbox_0_xid_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT timing_inbox_0_at_not_null NOT NULL,
+    name text CONSTRAINT timing_inbox_0_name_not_null NOT NULL,
+    labels jsonb,
+    ms double precision[] CONSTRAINT timing_inbox_0_ms_not_null NOT NULL
+)
+WITH (autovacuum_enabled='false');
+
+CREATE VIEW pipeline.timing_inbox AS
+ SELECT timing_inbox_0.xid,
+    timing_inbox_0.at,
+    timing_inbox_0.name,
+    timing_inbox_0.labels,
+    timing_inbox_0.ms
+   FROM pipeline.timing_inbox_0
+UNION ALL
+ SELECT timing_inbox_1.xid,
+    timing_inbox_1.at,
+    timing_inbox_1.name,
+    timing_inbox_1.labels,
+    timing_inbox_1.ms
+   FROM pipeline.timing_inbox_1;
+
+CREATE UNLOGGED TABLE pipeline.timing_inbox_place (
+    one boolean DEFAULT true NOT NULL,
+    "position" pg_snapshot NOT NULL,
+    CONSTRAINT timing_inbox_place_one_check CHECK (one)
+);
+
+COMMENT ON TABLE pipeline.timing_inbox_place IS 'What was taken out of the inbox: everything that was committed then.';
+
+CREATE SEQUENCE pipeline.timing_rejected
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
 CREATE TABLE pipeline.timing_roll (
     seconds integer NOT NULL,
     start timestamp with time zone NOT NULL,
@@ -6924,6 +7136,9 @@ ALTER TABLE ONLY pipeline.task
 ALTER TABLE ONLY pipeline.timing_batch
     ADD CONSTRAINT timing_batch_pkey PRIMARY KEY (writer, number);
 
+ALTER TABLE ONLY pipeline.timing_inbox_place
+    ADD CONSTRAINT timing_inbox_place_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY pipeline.timing_roll
     ADD CONSTRAINT timing_roll_pkey PRIMARY KEY (seconds, start, part);
 
@@ -7017,6 +7232,10 @@ CREATE INDEX timing_5m_start_idx ON pipeline.timing_5m USING btree (start);
 CREATE INDEX timing_batch_open ON pipeline.timing_batch USING btree (start) WHERE (NOT rolled);
 
 CREATE INDEX timing_batch_start ON pipeline.timing_batch USING btree (start);
+
+CREATE INDEX timing_inbox_0_xid ON pipeline.timing_inbox_0 USING btree (xid);
+
+CREATE INDEX timing_inbox_1_xid ON pipeline.timing_inbox_1 USING btree (xid);
 
 CREATE INDEX timing_roll_open ON pipeline.timing_roll USING btree (seconds, start) WHERE (NOT rolled);
 
@@ -7137,6 +7356,8 @@ REVOKE ALL ON FUNCTION pipeline.create_watch_triggers(p_watch pipeline.watch, p_
 
 REVOKE ALL ON FUNCTION pipeline.drain_queue(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.drain_timings() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
@@ -7163,6 +7384,8 @@ REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION pipeline.foreign_cast(p_relation oid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.gauge_timing_inbox(p_full bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.hold_queue(p_name text, p_state text, p_last_pos bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.insert_statement(p_table text, p_values text) FROM PUBLIC;
@@ -7172,6 +7395,8 @@ REVOKE ALL ON FUNCTION pipeline.is_held(p_job pipeline.job) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.is_in(p_unique pipeline.job_unique, p_job pipeline.job, p_states text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.is_read_unlike(p_watch pipeline.watch) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.keep_timings(p_name text, p_ms double precision[], p_labels jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.key_expression(p_relation oid, p_alias text, p_columns text[]) FROM PUBLIC;
 
@@ -7212,6 +7437,8 @@ REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_
 REVOKE ALL ON FUNCTION pipeline.refuse_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.refuse_unique(p_task text, p_unique text, p_for interval, p_states text[], p_on_clash text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.reject_timing(p_asker text, p_name text, p_labels jsonb, p_ms double precision, p_many bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.rejoin_workflow(p_ids bigint[]) FROM PUBLIC;
 
@@ -7324,6 +7551,8 @@ REVOKE ALL ON FUNCTION pipeline.timing_top(p_over interval, p_by text, p_most in
 REVOKE ALL ON FUNCTION pipeline.triggers_of(p_watch pipeline.watch, p_relation oid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.turn(p_term bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.turn_timing_inbox(p_turn_bytes bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) FROM PUBLIC;
 

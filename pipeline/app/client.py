@@ -125,7 +125,6 @@ class Client:
         self.pump = Pump(listen_dsn or dsn, self.database, two_phase=two_phase)
         self.timings = LatencyRecorder(
             LatencyStore(self.database),
-            leading=lambda: False,
             shared=recorder if timings else None,
             slow_ms=slow_ms,
         )

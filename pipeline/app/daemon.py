@@ -25,6 +25,7 @@ from handlers.schedule import Scheduler
 from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.statements import StatementWatcher
 from handlers.timing_board import TimingBoard
+from handlers.timing_keeper import TimingKeeper
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
 from pipeline.app import instrumenting, jobs
@@ -35,7 +36,7 @@ from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.app.timing import recorder
 from pipeline.config import Config
 from pipeline.core.feed import EventConsumer
-from pipeline.core.status import FeedStatus, ServiceHealth, Status
+from pipeline.core.status import FeedStatus, ServiceHealth, Status, sum_of_timings
 from pipeline.db.activity import Activity
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alerts import AlertStore
@@ -48,6 +49,7 @@ from pipeline.db.migrate import migrate
 from pipeline.db.queries import Queries
 from pipeline.db.schedules import ScheduleStore
 from pipeline.db.statement_counts import StatementCounts
+from pipeline.db.timing_inbox import TimingInbox
 from pipeline.db.timing_view import TimingViews
 from pipeline.db.workflows import WorkflowStore
 from pipeline.errors import ConfigError
@@ -82,10 +84,10 @@ class Daemon:
         self.pump = Pump(listen, self.database, two_phase=config.feed.two_phase)
         self.poster = Poster()
         self.latency = LatencyRecorder(
-            LatencyStore(self.database),
-            leading=self.leading,
-            slow_ms=config.timings.slow_ms,
-            shared=recorder,
+            LatencyStore(self.database), slow_ms=config.timings.slow_ms, shared=recorder
+        )
+        self.keeper = TimingKeeper(
+            LatencyStore(self.database), TimingInbox(self.database), self.latency.windows, leading=self.leading
         )
         self.texts = instrumenting.texts_of(self.database)
         self.statements = StatementWatcher(StatementCounts(self.database), leading=self.leading)
@@ -154,6 +156,7 @@ class Daemon:
             self.latency,
             self.texts,
             self.timing_board,
+            self.keeper,
             self.statements,
             self.activity,
             QueryKeeper(Queries(self.database), leading=self.leading),
@@ -203,6 +206,7 @@ class Daemon:
     async def status(self) -> Status:
         """Everything that this process can tell, from memory."""
         live = self.live()
+        timings = sum_of_timings((self.latency.totals(), self.keeper.totals()))
         return Status(
             version=__version__,
             process=process_name(),
@@ -217,7 +221,7 @@ class Daemon:
             cache=self.caches.status(time.monotonic()),
             series=self.timing_board.series(),
             queries=self.timing_board.queries(),
-            timings=self.caches.timings(time.monotonic(), self.latency.totals()),
+            timings=self.caches.timings(time.monotonic(), timings),
             alerts=self.alerts.status(),
             jobs=self.jobs.status(),
             statements=self.statements.status(),

@@ -180,7 +180,7 @@ class TimingsStatus(msgspec.Struct, frozen=True):
     series: alive now. added: counted. rejected: no duration, no usable name, or too old. overflowed: counted in
     a series "other", because there were too many. dropped: given up, while nobody wrote them. late: counted in a
     window that had been written before. ahead: of a clock that runs ahead, counted as of now. cut: names and
-    labels that were too long. unreadable: timings from SQL that could not be read.
+    labels that were too long.
     """
 
     series: int = 0
@@ -191,7 +191,6 @@ class TimingsStatus(msgspec.Struct, frozen=True):
     late_total: int = 0
     ahead_total: int = 0
     cut_total: int = 0
-    unreadable_total: int = 0
 
 
 def sum_of_timings(several: Iterable[TimingsStatus]) -> TimingsStatus:

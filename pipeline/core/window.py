@@ -101,7 +101,11 @@ class Live:
 
     def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
         """Count one timing that ended at `at`, by the database's clock. False: it was rejected. Never raises."""
-        return self._windows._add_at(self, ms, at, error=error, rows=rows)
+        return self._windows._add_at(self, (ms,), at, error=error, rows=rows)
+
+    def add_all_at(self, values: Sequence[float], at: float) -> bool:
+        """As `add_at`, for many that ended about then; either all of them are counted or all are rejected."""
+        return self._windows._add_at(self, values, at, error=False, rows=0)
 
 
 class Windows:
@@ -267,20 +271,22 @@ class Windows:
             if values or failed:
                 self._count(live.series, live.start, values + failed, len(failed), sum(touched))
 
-    def _add_at(self, live: Live, ms: float, at: float, *, error: bool, rows: int) -> bool:
+    def _add_at(self, live: Live, values: Sequence[float], at: float, *, error: bool, rows: int) -> bool:
         try:
             now = self.clock() + self.ahead
-            if not (0.0 <= ms <= MAX_MS and now - MAX_LATE_SECONDS <= at < float("inf")):
-                self.reject()
+            timings = array("d", values)
+            usable = all(0.0 <= ms <= MAX_MS for ms in timings)
+            if not (usable and now - MAX_LATE_SECONDS <= at < float("inf")):
+                self.reject(len(timings))
                 return False
             with self.lock:
                 found = self._turn(live, now - self.ahead)
-                self.ahead_total += at > now + BASE_SECONDS
+                self.ahead_total += len(timings) * (at > now + BASE_SECONDS)
                 start = window_start(min(at, now + BASE_SECONDS))
-                self.late_total += start + BASE_SECONDS <= self._taken_until
-                self._count(found.series, start, array("d", (ms,)), int(error), int(rows))
+                self.late_total += len(timings) * (start + BASE_SECONDS <= self._taken_until)
+                self._count(found.series, start, timings, int(error), int(rows))
         except Exception:
-            self.reject()
+            self.reject(len(values))
             return False
         return True
 
@@ -293,10 +299,10 @@ class Windows:
             part.over += sum(ms > self.slow_ms for ms in values)
         self.added_total += len(values)
 
-    def reject(self) -> None:
-        """Count a timing that cannot be counted as one."""
+    def reject(self, many: int = 1) -> None:
+        """Count timings that cannot be counted as one."""
         with self.lock:
-            self.rejected_total += 1
+            self.rejected_total += many
 
     def _part(self, series: Series, start: int) -> Part:
         parts = self._windows.get(start)
@@ -376,4 +382,8 @@ class _Nowhere(Live):
 
     def add_at(self, ms: float, at: float, *, error: bool = False, rows: int = 0) -> bool:
         self._windows.reject()
+        return False
+
+    def add_all_at(self, values: Sequence[float], at: float) -> bool:
+        self._windows.reject(len(values))
         return False

@@ -233,7 +233,7 @@ async def test_a_rule_that_cannot_be_judged_says_why_and_holds_up_no_other(
     await sql.execute("update pipeline.alert_progress set judged_until = now() - interval '1 minute'")
     recorder = LatencyRecorder(LatencyStore(db))
     now = await sql.fetchval("select extract(epoch from now())::float8")
-    await recorder.handle([Event(1, "pipeline.timing", "e", payload='{"name":"b","ms":1}', at=now - 15)])
+    recorder.windows.series("b").add_at(1, now - 15)
     await recorder.flush(everything=True)
     kept = Kept()
     async with running(db, [kept]):

@@ -189,49 +189,12 @@ async def test_pruning_leaves_what_the_next_level_does_not_contain(db: Database,
         assert await sql.fetchval(f"select count(*) from pipeline.timing_{table}") == 0
 
 
-async def test_a_timing_recorded_in_sql_is_an_event(sql: asyncpg.Connection) -> None:
-    await sql.execute(
-        "create table heard (channel text, payload text);"
-        "create or replace function pipeline.emit(channel text, payload text default null) returns void"
-        " language sql as 'insert into public.heard values ($1, $2)'"
-    )
-    await sql.execute("""select pipeline.record_timing('checkout', 12.5, '{"region": "eu"}')""")
-    [row] = await sql.fetch("select * from heard")
-    assert row["channel"] == "pipeline.timing"
-    assert json.loads(row["payload"]) == {"name": "checkout", "ms": 12.5, "labels": {"region": "eu"}}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ("'a', 'NaN'", "no duration"),
-        ("'a', 'Infinity'", "no duration"),
-        ("'a', -1", "no duration"),
-        ("'a', null", "no value"),
-        ("null, 1", "no name"),
-        ("'', 1", "no name"),
-        ("repeat('x', 201), 1", "longer than 200"),
-        ("'a', 1, '[1]'", "not a JSON object"),
-    ],
-)
-async def test_a_timing_that_cannot_be_used_is_a_warning_and_no_error(
-    arguments: str, reason: str, sql: asyncpg.Connection
-) -> None:
-    warnings: list[str] = []
-    sql.add_log_listener(lambda _connection, message: warnings.append(str(message)))
-    async with sql.transaction():
-        await sql.execute("create table mine (id int)")
-        await sql.execute(f"select pipeline.record_timing({arguments})")
-    assert await sql.fetchval("select count(*) from mine") == 0
-    assert [reason in warning for warning in warnings] == [True]
-
-
 async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connection) -> None:
     role = f"app_{random.randrange(10**12)}"
     await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}")
     try:
         await sql.execute(f"set role {role}")
-        await sql.execute("select pipeline.record_timing('a', 1)")
+        await sql.execute("select pipeline.record_timing('a', 1), pipeline.record_timings('a', '{1}')")
         assert await sql.fetchval("select pipeline.percentile('a', 0.5)") is None
         assert await sql.fetch("select * from pipeline.latency()") == []
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
