@@ -30,7 +30,7 @@ PRINTED = [
     (
         "pool.md",
         0,
-        '2\npool "main" is exhausted: none of its 2 connections came free within 0.2 s; held by: [1] 0.2 s, ',
+        '2\npool "main" is exhausted: none of its 2 connections came free within 0.2 s; held by: [1] 0.',
     ),
     ("cache.md", 0, "[{'id': 1, 'status': 'new'}]\nnew new\nread from somewhere\nnew\nHealth("),
     ("cache.md", 1, "[{'status': 'paid'}]\n"),

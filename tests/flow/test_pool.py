@@ -414,9 +414,15 @@ async def test_a_server_that_goes_away_in_the_middle_of_traffic_costs_no_client_
 
 
 async def test_who_waits_for_a_server_that_is_away_is_told_so(dsn: str) -> None:
-    async with network(dsn) as net, pool_of(net.dsn, max_size=2) as pool:
+    async with network(dsn) as net, pool_of(net.dsn, max_size=8) as pool:
         await net.down()
         await eventually(lambda: pool.stats().total == 0)
+        others = [asyncio.ensure_future(pool.acquire()) for _ in range(6)]
+        await eventually(lambda: pool.opener.failures > 6)
+        assert pool.stats().opening == 1, "one finds out for all"
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         with pytest.raises(PoolUnreachable, match=r"could not open a connection within 0\.2 s.*refused") as caught:
             await pool.acquire(timeout=0.2)
         assert caught.value.code == "database-unavailable"
