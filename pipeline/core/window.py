@@ -136,16 +136,20 @@ class Windows:
         self.max_series = max_series
         self.forget_seconds = forget_seconds
         self.max_parts = max_parts
+        self._lives: dict[str, Live] = {}
+        self._others: dict[str, Live] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; in a process that was forked, whose parent has all of it too."""
+        for live in [*self._lives.values(), *self._others.values()]:
+            live._end = 0.0  # whoever holds it comes by when it is used again
+            del live._values[:], live._failed[:], live._rows[:]
         self.lock = RLock()  # for whoever reads parts while threads add
         self.added_total = self.rejected_total = self.overflowed_total = 0
         self.dropped_total = self.late_total = self.ahead_total = self.cut_total = 0
-        self._lives: dict[str, Live] = {}
+        self._lives, self._others = {}, {}
         self._names: Counter[str] = Counter()
-        self._others: dict[str, Live] = {}
         self._windows: dict[int, dict[str, Part]] = {}
         self._held = 0
         self._taken_until = float("-inf")
