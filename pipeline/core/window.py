@@ -32,7 +32,7 @@ from pipeline.core.series import Series, series_name, usable
 from pipeline.core.status import TimingsStatus
 
 __all__ = [
-    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_LATE_SECONDS", "MAX_MS", "OTHER",
+    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_LATE_SECONDS", "MAX_MS", "MAX_OTHERS", "OTHER",
     "Live", "Part", "Series", "Windows", "series_name", "window_start",
 ]  # fmt: skip
 
@@ -229,8 +229,7 @@ class Windows:
         self._swept_at = now
         for text, live in list(self._lives.items()):
             if live.heard < now - self.forget_seconds:
-                live._end = 0.0  # whoever holds it comes by when it is used again
-                self._fold(live)
+                self._fold(live)  # whoever holds it comes by when it is used again: its window is over
                 del self._lives[text]
                 self._names[live.series.name] -= 1
         self._names = +self._names

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.window import BATCH, MAX_MS, OTHER, Part, Windows, series_name, window_start
+from pipeline.core.window import BATCH, MAX_MS, MAX_OTHERS, OTHER, Part, Windows, series_name, window_start
 
 
 class Clock:
@@ -183,6 +183,27 @@ def test_four_threads_lose_no_timing_while_windows_turn_and_are_taken() -> None:
     assert sum(part.errors for part in parts) == 4 * each // 3
     assert sum(part.rows for part in parts) == 8 * each
     assert taken > 10
+
+
+def test_what_a_thread_appends_while_others_take_stands_in_the_next_part() -> None:
+    windows, _clock = windows_at()
+    live = windows.series("a")
+    live.add(1)
+    buffer = live._values  # as a thread holds it that is stopped right before its append
+    assert counts(windows.take(None)) == {("a", 100): 1}
+    buffer.append(2)
+    assert counts(windows.take(None)) == {("a", 100): 1}
+
+
+def test_not_every_name_gets_an_other_series_of_its_own() -> None:
+    windows, _clock = windows_at(max_series=MAX_OTHERS + 50)
+    for i in range(MAX_OTHERS + 50):
+        windows.series(f"n{i}").add(1)
+    for i in range(MAX_OTHERS + 50):
+        windows.series(f"n{i}", {"user": i}).add(1)
+    texts = {part.series.text for part in windows.take(None)}
+    assert sum(text.endswith('{other="true"}') for text in texts) == MAX_OTHERS
+    assert OTHER in texts
 
 
 def test_series_beyond_the_bound_go_to_other_and_say_so() -> None:
