@@ -66,7 +66,7 @@ class Digest:
         batch = array("d", values)
         if not batch:
             return
-        low, high, total = min(batch), max(batch), fsum(batch)
+        low, high, total = min(batch), max(batch), sum(batch)
         if not isfinite(total):
             raise ValueError("a digest takes finite numbers only")
         self._values += batch

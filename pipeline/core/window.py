@@ -32,8 +32,8 @@ from pipeline.core.series import Series, series_name, usable
 from pipeline.core.status import TimingsStatus
 
 __all__ = [
-    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LEVELS", "MAX_LATE_SECONDS", "MAX_MS", "MAX_OTHERS", "OTHER",
-    "Live", "Part", "Series", "Windows", "series_name", "window_start",
+    "BASE_SECONDS", "BATCH", "KEEP_SECONDS", "LARGE_BATCH", "LEVELS", "MAX_LATE_SECONDS", "MAX_MS", "MAX_OTHERS",
+    "OTHER", "Live", "Part", "Series", "Windows", "series_name", "window_start",
 ]  # fmt: skip
 
 MAX_SERIES = 10_000
@@ -42,7 +42,9 @@ MAX_PARTS = 20_000  # two windows of all series; at most 80 MB
 MAX_MS = 1e12  # 31 years; sums of these stay finite and exact to the millisecond
 MAX_LATE_SECONDS = KEEP_SECONDS[60]
 OTHER = "other"
-BATCH = 512  # values that wait for the digest: 4 KB a series
+BATCH = 512  # values of a series that wait for its digest: 4 KB
+LARGE_BATCH = 4_096  # where there are few series; folding then costs half as much for each value
+BUFFERED = 1_000_000  # values that wait in all series together, as long as BATCH allows it: 8 MB
 FOLD = 50
 
 
@@ -52,7 +54,7 @@ _NOTHING = Series("", "", "")
 class Live:
     """The handle of one series of this process. Keep it where timings are frequent; Windows.series makes it."""
 
-    __slots__ = ("_clock", "_end", "_failed", "_rows", "_values", "_windows", "heard", "series", "start")
+    __slots__ = ("_batch", "_clock", "_end", "_failed", "_rows", "_values", "_windows", "heard", "series", "start")
 
     def __init__(self, series: Series, windows: Windows) -> None:
         self.series = series
@@ -60,6 +62,7 @@ class Live:
         self.heard = 0.0
         self._windows = windows
         self._clock = windows.clock
+        self._batch = BATCH
         self._end = 0.0  # by the clock: from then on another window is meant
         self._values = array("d")
         self._failed = array("d")
@@ -79,7 +82,7 @@ class Live:
                     self._rows.append(rows)
                 buffer = self._failed if error else self._values
                 buffer.append(ms)
-                if len(buffer) >= BATCH:
+                if len(buffer) >= self._batch:
                     self._windows._fold(self)
             else:
                 self._windows.reject()
@@ -90,9 +93,11 @@ class Live:
         """Count several that have just ended well. Never raises."""
         try:
             live = self._windows._turn(self, self._clock())
-            usable = [ms for ms in values if 0.0 <= ms <= MAX_MS]
-            live._values.extend(usable)
-            if len(live._values) >= BATCH:
+            usable = array("d", values)
+            if not (usable and min(usable) >= 0.0 and max(usable) <= MAX_MS and sum(usable) >= 0.0):
+                usable = array("d", [ms for ms in usable if 0.0 <= ms <= MAX_MS])
+            live._values += usable
+            if len(live._values) >= live._batch:
                 self._windows._fold(live)
             for _ in range(len(values) - len(usable)):
                 self._windows.reject()
@@ -263,6 +268,7 @@ class Windows:
             live.heard = now
             live.start = window_start(now + self.ahead)
             live._end = live.start + BASE_SECONDS - self.ahead
+            live._batch = min(max(BATCH, BUFFERED // (len(self._lives) + 1)), LARGE_BATCH)
             return live
 
     def _fold(self, live: Live) -> None:

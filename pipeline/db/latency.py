@@ -9,6 +9,7 @@ and writing one a second time, because the answer to the first was lost, changes
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,9 @@ from pipeline.core.window import Part, Series
 from pipeline.db import timing_rollup
 from pipeline.db.connection import Connection, Database, translated
 from pipeline.db.statements import statement
+
+BATCH_PARTS = 500  # in one row; more of them are more rows, so that neither end needs much memory for one
+PAUSE = 5  # after so many parts, 1 ms, whoever else runs on this loop gets his turn
 
 
 class Batch(msgspec.Struct):
@@ -42,8 +46,11 @@ class LatencyStore:
         windows: dict[int, list[Part]] = {}
         for part in parts:
             windows.setdefault(part.start, []).append(part)
-        batches = [Batch(self._numbered + place, *window) for place, window in enumerate(windows.items(), 1)]
-        self._numbered += len(batches)
+        batches = []
+        for start, whole in windows.items():
+            for first in range(0, len(whole), BATCH_PARTS):
+                self._numbered += 1
+                batches.append(Batch(self._numbered, start, whole[first : first + BATCH_PARTS]))
         return batches
 
     async def flush(self, batches: Sequence[Batch]) -> None:
@@ -61,7 +68,7 @@ class LatencyStore:
                         self._writer,
                         batch.number,
                         float(batch.start),
-                        *columns([(ids[part.series.text], sums_of(part)) for part in batch.parts]),
+                        *await _columns(ids, batch.parts),
                     )
 
     async def roll_up(self, *, seconds: float | None = None) -> int:
@@ -75,6 +82,15 @@ class LatencyStore:
     async def clock(self) -> float:
         """What time the database has, in Unix seconds."""
         return float(await self._database.fetchval("latency/clock"))
+
+
+async def _columns(ids: Mapping[str, int], parts: Sequence[Part]) -> list[list[int] | list[float]]:
+    found = []
+    for place, part in enumerate(parts, 1):
+        found.append((ids[part.series.text], sums_of(part)))
+        if place % PAUSE == 0:
+            await asyncio.sleep(0)
+    return columns(found)
 
 
 async def _ids(connection: Connection, series: Mapping[str, Series]) -> dict[str, int]:

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.window import BATCH, MAX_MS, MAX_OTHERS, OTHER, Part, Windows, series_name, window_start
+from pipeline.core.window import (
+    BATCH,
+    LARGE_BATCH,
+    MAX_MS,
+    MAX_OTHERS,
+    OTHER,
+    Part,
+    Windows,
+    series_name,
+    window_start,
+)
 
 
 class Clock:
@@ -149,14 +159,34 @@ def test_errors_slow_ones_and_rows_are_counted_beside_the_digest() -> None:
     assert (part.digest.count, part.errors, part.over, part.rows, part.digest.total) == (3, 2, 2, 7, 33)
 
 
-def test_a_buffer_that_is_full_goes_to_the_digest_by_itself() -> None:
+@pytest.mark.parametrize(("series", "batch"), [(1, LARGE_BATCH), (2_000, BATCH)])
+def test_a_buffer_that_is_full_goes_to_the_digest_by_itself(series: int, batch: int) -> None:
+    windows, _clock = windows_at()
+    lives = [windows.series(f"s{i}") for i in range(series)]
+    for i in range(batch * 2 + 1):
+        lives[0].add(i)
+    assert windows.added_total == batch * 2
+    [part] = windows.take(None)
+    assert (part.digest.count, part.digest.high, part.digest.total) == (
+        batch * 2 + 1,
+        batch * 2,
+        batch * (batch * 2 + 1),
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 1e308])
+def test_several_at_once_are_checked_one_by_one(bad: float) -> None:
     windows, _clock = windows_at()
     live = windows.series("a")
-    for i in range(BATCH * 2 + 1):
-        live.add(i)
-    assert windows.added_total == BATCH * 2
+    live.add_many([])
+    live.add_many([2.0, bad, 3.0])
+    live.add_many([bad])
+    live.add_many([1.0] * LARGE_BATCH)
+    live.add_many(["x"])  # type: ignore[list-item]
+    assert windows.added_total == LARGE_BATCH + 2
     [part] = windows.take(None)
-    assert (part.digest.count, part.digest.high) == (BATCH * 2 + 1, BATCH * 2)
+    assert (part.digest.count, part.digest.total) == (LARGE_BATCH + 2, LARGE_BATCH + 5)
+    assert windows.rejected_total == 3
 
 
 def test_four_threads_lose_no_timing_while_windows_turn_and_are_taken() -> None:
