@@ -3,7 +3,7 @@
 Owns: what their series are called, and which outcomes count as errors. Knows nothing of how jobs are run.
 
 job.run{task}: from the start of a run to its end, whatever came of it; a run that failed, or is to be repeated, is
-an error. job.wait{queue}: from when a job might have run to the moment it was handed out. 0.3 us a job for both.
+an error. job.wait{queue}: from when a job might have run to the moment it was handed out. Half a microsecond a job for both.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ async def test_while_the_database_is_away_the_oldest_timings_are_dropped_and_cou
     now = [1_800_000_000.0]
     windows = Windows(lambda: now[0])
     database = Database(dsn)
-    recorder = LatencyRecorder(LatencyStore(database), windows=windows, watching=False)
+    recorder = LatencyRecorder(LatencyStore(database), windows=windows)
     monkeypatch.setattr(timing_writer, "PENDING_BYTES", 10_000)
     for _ in range(100):
         now[0] += 5
@@ -96,7 +96,7 @@ async def test_while_the_database_is_away_the_oldest_timings_are_dropped_and_cou
 
 async def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(dsn: str) -> None:
     shared = Windows(lambda: 1_800_000_000.0)
-    recorder = LatencyRecorder(LatencyStore(Database(dsn)), shared=shared, watching=False)
+    recorder = LatencyRecorder(LatencyStore(Database(dsn)), shared=shared)
     recorder.enter()
     shared.series("a").add(1.0)
     await recorder.close()
@@ -105,7 +105,7 @@ async def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(dsn: str)
 
 async def test_texts_that_the_database_cannot_hold_do_not_hold_up_the_others(dsn: str) -> None:
     async with Database(dsn) as database:
-        recorder = LatencyRecorder(LatencyStore(database), watching=False)
+        recorder = LatencyRecorder(LatencyStore(database))
         for name in ("nul\0", "half \ud800", "fine"):
             recorder.windows.series(name, {"user\0\udcff": "\0\ud800"}).add(1.0)
         await recorder.flush(everything=True)

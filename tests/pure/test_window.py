@@ -167,11 +167,8 @@ def test_a_buffer_that_is_full_goes_to_the_digest_by_itself(series: int, batch: 
         lives[0].add(i)
     assert windows.added_total == batch * 2
     [part] = windows.take(None)
-    assert (part.digest.count, part.digest.high, part.digest.total) == (
-        batch * 2 + 1,
-        batch * 2,
-        batch * (batch * 2 + 1),
-    )
+    assert (part.digest.count, part.digest.high) == (batch * 2 + 1, batch * 2)
+    assert part.digest.total == batch * (batch * 2 + 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 1e308])
