@@ -3,7 +3,8 @@
 Owns: what their series are called, and which outcomes count as errors. Knows nothing of how jobs are run.
 
 job.run{task}: from the start of a run to its end, whatever came of it; a run that failed, or is to be repeated, is
-an error. job.wait{queue}: from when a job might have run to the moment it was handed out. Half a microsecond a job for both.
+an error. job.wait{queue}: from when a job might have run to the moment it was handed out. Both cost half a
+microsecond a job.
 """
 
 from __future__ import annotations
