@@ -41,7 +41,7 @@ COUNTERS = (
     "plan_ms",
 )
 CALLS, TOTAL_MS = 0, 1
-KEEP = 200  # statements kept by name in one window: with all levels at most 1.2 million rows, about 250 MB
+KEEP = 200  # statements kept by name in one window: with all levels at most 1.2 million rows, 310 MB
 LEVELS = {60: 48 * 3_600, 300: 7 * 86_400, 3_600: 30 * 86_400, 86_400: 400 * 86_400}  # windows, and how long kept
 
 Key: TypeAlias = tuple[int, int, bool]  # userid, queryid, toplevel; of one database
