@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+import pipeline
 from handlers.plans import PlanCatcher
 from pipeline.core.fingerprint import fingerprint
 from pipeline.core.plan_query import NotPlanned, Planned, planned
@@ -28,7 +29,10 @@ create sequence tickets;
 insert into orders (id, tenant, status, total) select i, 't' || i % 10, 'done', i from generate_series(1, 5000) i;
 insert into items select i, n, 'w' from generate_series(1, 5000) i, generate_series(1, 2) n;
 create index orders_tenant on orders (tenant);
-create function touch() returns int language plpgsql immutable as $$ begin return nextval('tickets'); end $$;
+create function only_reads() returns int language plpgsql immutable as $$ begin
+    if current_setting('transaction_read_only') = 'off' then raise 'it may write'; end if;
+    return 7;
+end $$;
 analyze;
 """
 READS = [
@@ -116,6 +120,7 @@ async def test_the_generic_plan_is_had_without_values_and_without_running_anythi
         assert "Delete on items" in await plan("with x as (delete from items returning *) select * from x")
         await plan("select nextval('tickets'), pg_advisory_lock(7), pg_sleep(60)")
         await plan("select * into stolen from orders")
+        assert "orders_pkey" in await plan("select * from orders where id = only_reads()"), "run by the planner"
 
         assert await failure("select * from missing") == 'relation "missing" does not exist (SQLSTATE 42P01)'
         assert "secret" not in await failure("select 'secret'::int, frm")
@@ -194,6 +199,20 @@ async def test_one_process_gets_a_plan_an_hour_and_a_change_is_noticed(
         assert await outcome(fingerprint("select * from missing").hex) == "failed"
         assert await outcome(fingerprint("select 2").hex) == "refused"
     assert await sql.fetchval("select count(*) from orders") == 5000
+
+
+async def test_a_slow_query_of_an_instrumented_pool_gets_its_plan(sql: asyncpg.Connection, dsn: str) -> None:
+    await sql.execute(SHOP)
+    text = "select count(*) from orders where tenant = $1"
+    async with (
+        pipeline.connect(dsn, slow_ms=1e-6, pump=False) as client,
+        asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool,
+    ):
+        pipeline.instrument(pool)
+        assert await pool.fetchval(text, "t1") == 500
+        store = PlanStore(client.database)
+        [found] = await eventually(lambda: store.plans(fingerprint(text).hex))
+    assert "(tenant = $1)" in found.text
 
 
 async def test_a_catcher_is_bounded_in_what_it_keeps_and_asks(db: Database, dsn: str) -> None:

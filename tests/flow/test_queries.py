@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from handlers.queries import QueryKeeper
 from pipeline.core.fingerprint import FINGERPRINT_VERSION, Fingerprint, fingerprint
 from pipeline.db.connection import Database
 from pipeline.db.queries import Queries, QueryId
+from tests.conftest import eventually
 
 ROWS = "select fingerprint, version, kind, text, moved_to from pipeline.query order by text"
 
@@ -44,10 +48,15 @@ async def test_queries_are_remembered_linked_and_moved(db: Database) -> None:
             ],
         )
         await sql.execute("update pipeline.query_id set fingerprint = $1 where queryid = -3", old.hex)
-        moved = 0
-        while count := await queries.move():
-            moved += count
-        assert moved == 3
+        follower, leads = QueryKeeper(queries, leading=lambda: False), QueryKeeper(queries)
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(keeper.run()) for keeper in (follower, leads)]
+            await eventually(lambda: leads._due > 0)
+            for keeper in (follower, leads):
+                assert keeper.healthy().ok
+                await keeper.stop()
+        assert all(task.done() for task in running)
+        assert follower._due == 0, "one that does not lead leaves it to the leader"
         now = {row["fingerprint"]: row["moved_to"] for row in await sql.fetch(ROWS)}
         assert now[old.hex] == now[older] == one.hex
         assert now[one.hex] is None
