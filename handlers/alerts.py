@@ -32,6 +32,7 @@ from pipeline.runtime import Health, describe
 
 ALERT_CHANNEL = "pipeline.alert"
 TICK_SECONDS = 1.0
+INBOX_SECONDS = 0.5  # raise_alert leaves out the event when another was sent just now
 SEND_SECONDS = 10.0
 PRUNE_SECONDS = 600.0
 RETRY_SECONDS = 10.0  # after which a rule that failed is tried again, if its window can still be measured
@@ -82,7 +83,7 @@ class AlertEvaluator:
             self._wake["inbox"].set()
 
     async def missed(self, reason: str) -> None:
-        """Nothing is lost: the inbox is a table, and it is looked at every second anyway."""
+        """Nothing is lost: the inbox is a table, and it is looked at anyway."""
         self._wake["inbox"].set()
 
     async def take_in(self) -> list[Judged]:
@@ -157,7 +158,7 @@ class AlertEvaluator:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat("inbox", self._take_in))
+                group.create_task(self._repeat("inbox", self._take_in, INBOX_SECONDS))
                 group.create_task(self._repeat("rules", partial(self._start_due, group)))
                 group.create_task(self._repeat("status", self.refresh))
                 for name in self._sinks:
@@ -220,8 +221,8 @@ class AlertEvaluator:
         while self._leading() and not self._stopping.is_set() and await self.deliver(name):
             pass
 
-    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` when woken, and every second; a database that is away is waited for."""
+    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]], every: float = TICK_SECONDS) -> None:
+        """Do `work` when woken, and every so many seconds; a database that is away is waited for."""
         while not self._stopping.is_set():
             self._wake[name].clear()
             if self._stopping.is_set():
@@ -234,7 +235,7 @@ class AlertEvaluator:
                     log.warning("alerts stand still", error=describe(error))
                 self._problems[name] = describe(error)
             try:
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(every):
                     await self._wake[name].wait()
             except TimeoutError:
                 pass

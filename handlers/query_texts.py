@@ -40,7 +40,7 @@ class Store(Protocol):
 class QueryTexts:
     """A Service. mine: whether this one writes; of several in a process one does."""
 
-    name = "queries"
+    name = "query texts"
 
     def __init__(self, store: Store, source: Source, *, mine: Callable[[], bool]) -> None:
         self._store = store

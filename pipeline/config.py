@@ -177,7 +177,7 @@ def shown(key: str, value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}:{number}" for name, number in value.items())
     if isinstance(value, tuple):
-        return ",".join(MASK if isinstance(one, SecretStr) else one for one in value) or "none"
+        return ",".join(MASK if isinstance(one, SecretStr) else str(one) for one in value) or "none"
     return mask_text(str(value))
 
 

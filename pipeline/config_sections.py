@@ -6,6 +6,7 @@ nothing of where values come from; pipeline/config.py does.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from pipeline.core.alert_definition import MESSAGE
 from pipeline.core.seal import key_of
 
 Secret = Annotated[SecretStr, Field(min_length=1)]
@@ -161,7 +163,51 @@ class Timings(Section):
     )
 
 
+class AlertRule(Section):
+    """One rule, with the fields of pipeline/core/alert_definition.py; the database says what is wrong with it."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    metric: str | None = None
+    series: str | None = None
+    sources: list[str] | None = None
+    labels: dict[str, str] = {}
+    query: str | None = None
+    over: str = "1 minute"
+    comparison: Literal[">", ">=", "<", "<="] = ">"
+    threshold: float | None = None
+    clear_threshold: float | None = None
+    need: PositiveInt = 3
+    keep_firing: PositiveInt = 2
+    hold_max: PositiveInt = 3
+    min_samples: PositiveInt = 1
+    max_instances: PositiveInt = 500
+    severity: Literal["info", "warning", "critical"] = "warning"
+    message: str = MESSAGE
+    runbook: str | None = None
+    enabled: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _rules(value: Any) -> Any:
+    """A JSON array as variables hold it; no two rules of one name."""
+    rules = json.loads(value) if isinstance(value, str) else value
+    if isinstance(rules, list | tuple):
+        names = [rule.get("name") for rule in rules if isinstance(rule, dict)]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"rules with names of their own; {double} is there twice")
+    return rules
+
+
 class Alerts(Section):
+    rules: Annotated[tuple[AlertRule, ...], BeforeValidator(_rules)] = Field(
+        default=(),
+        description="Rules, each a table `[[alerts.rules]]` with the fields that [alerts.md](alerts.md) lists. "
+        "The daemon writes them to the database when it starts, and deletes those of an earlier file. In a "
+        "variable: a JSON array.",
+    )
     webhook_url: Secret | None = Field(
         default=None, description="Where alerts are posted. Often holds a credential."
     )

@@ -209,7 +209,7 @@ def _lines(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if match := re.match(r"\s*\[\s*([\w.\-\"' ]+?)\s*\]", line):
+        if match := re.match(r"\s*\[\[?\s*([\w.\-\"' ]+?)\s*\]", line):
             table = re.sub(r"[\"' ]", "", match[1])
             found.setdefault(table, number)
             table += "."

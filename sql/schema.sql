@@ -2131,6 +2131,53 @@ CREATE FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) RETU
                  pipeline.key_expression(p_watch.relation, 'n', p_watch.keys)) e(v_old, v_new)
 $$;
 
+CREATE FUNCTION pipeline.follow_alert_rules(p_rules jsonb) RETURNS TABLE(name text, problem text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    v_rule record;
+    v_gone text[];
+begin
+    perform pg_advisory_xact_lock(1885697639, 32);
+    for v_rule in
+        select j.*, r.origin
+        from jsonb_to_recordset(p_rules) as j (
+            name text, metric text, series text, sources text[], labels jsonb, query text, over text, comparison text,
+            threshold float8, clear_threshold float8, need int, keep_firing int, hold_max int, min_samples int,
+            max_instances int, severity text, message text, runbook text, enabled bool
+        )
+        left join pipeline.alert_rule as r on r.name = j.name
+    loop
+        if v_rule.origin = 'user' then
+            return query select v_rule.name, 'there is a rule of this name that did not come from a file';
+            continue;
+        end if;
+        begin
+            perform pipeline.alert_rule_set(
+                v_rule.name, v_rule.metric, v_rule.series, v_rule.threshold, v_rule.comparison, v_rule.over::interval,
+                v_rule.need, v_rule.keep_firing, v_rule.hold_max, v_rule.min_samples, v_rule.severity, v_rule.message,
+                v_rule.enabled, v_rule.query, v_rule.labels, v_rule.sources, v_rule.clear_threshold, v_rule.runbook,
+                v_rule.max_instances, 'file'
+            );
+        exception when others then
+            return query select v_rule.name, sqlerrm;
+        end;
+    end loop;
+    with gone as (
+        delete from pipeline.alert_rule as r
+        where r.origin = 'file' and not exists (select from jsonb_array_elements(p_rules) as j where j ->> 'name' = r.name)
+        returning r.name
+    )
+    select array_agg(g.name) into v_gone from gone as g;
+    delete from pipeline.alert_builtin as b where b.name = any(v_gone);
+    if found then
+        perform pipeline.seed_alert_rules();
+    end if;
+end
+$$;
+
 CREATE FUNCTION pipeline.follow_ddl() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2976,23 +3023,21 @@ CREATE FUNCTION pipeline.raise_alert(name text, message text, severity text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if coalesce(raise_alert.severity, '') not in ('info', 'warning', 'critical') then
-        raise exception 'raise_alert: there is no severity %', coalesce(raise_alert.severity, 'null')
-            using errcode = '22023', hint = 'Severities are info, warning and critical.';
-    end if;
-    if (raise_alert.name <> '' and length(raise_alert.name) <= 200) is not true
-        or (raise_alert.labels <> '{}' and (
-            jsonb_typeof(raise_alert.labels) <> 'object' or length(raise_alert.labels::text) > 1000
-        ))
-    then
-        perform pipeline.refuse_alert(raise_alert.name, raise_alert.labels);
+    if (
+        raise_alert.severity in ('info', 'warning', 'critical') and raise_alert.name <> '' and length(raise_alert.name) <= 200
+        and (raise_alert.labels is null or jsonb_typeof(raise_alert.labels) = 'object' and length(raise_alert.labels::text) <= 1000)
+    ) is not true then
+        perform pipeline.refuse_alert(raise_alert.name, raise_alert.labels, raise_alert.severity);
     end if;
     insert into pipeline.alert_inbox (at, raised, name, labels, message, severity)
     values (
-        pipeline.now(), true, raise_alert.name, coalesce(raise_alert.labels, '{}'),
-        left(coalesce(raise_alert.message, ''), 4000), raise_alert.severity
+        case when current_setting('pipeline.fake_now', true) <> '' then pipeline.now() else statement_timestamp() end,
+        true, raise_alert.name, coalesce(raise_alert.labels, '{}'), left(coalesce(raise_alert.message, ''), 4000),
+        raise_alert.severity
     );
-    perform pipeline.emit('pipeline.alert', raise_alert.name);
+    if abs(date_part('epoch', clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('pipeline.alert_bell'), 0)) > 100 then
+        perform pipeline.wake_alerts(raise_alert.name);
+    end if;
 end
 $$;
 
@@ -3090,11 +3135,15 @@ begin
 end
 $$;
 
-CREATE FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb) RETURNS void
+CREATE FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb, p_severity text DEFAULT 'info'::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+    if coalesce(p_severity, '') not in ('info', 'warning', 'critical') then
+        raise exception 'raise_alert: there is no severity %', coalesce(p_severity, 'null')
+            using errcode = '22023', hint = 'Severities are info, warning and critical.';
+    end if;
     if coalesce(p_name, '') = '' or length(p_name) > 200 then
         raise exception 'an alert needs a name of 1 to 200 characters' using errcode = '22023';
     end if;
@@ -3401,16 +3450,20 @@ CREATE FUNCTION pipeline.resolve_alert(name text, labels jsonb DEFAULT '{}'::jso
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if (resolve_alert.name <> '' and length(resolve_alert.name) <= 200) is not true
-        or (resolve_alert.labels <> '{}' and (
-            jsonb_typeof(resolve_alert.labels) <> 'object' or length(resolve_alert.labels::text) > 1000
-        ))
-    then
+    if (
+        resolve_alert.name <> '' and length(resolve_alert.name) <= 200
+        and (resolve_alert.labels is null or jsonb_typeof(resolve_alert.labels) = 'object' and length(resolve_alert.labels::text) <= 1000)
+    ) is not true then
         perform pipeline.refuse_alert(resolve_alert.name, resolve_alert.labels);
     end if;
     insert into pipeline.alert_inbox (at, raised, name, labels)
-    values (pipeline.now(), false, resolve_alert.name, coalesce(resolve_alert.labels, '{}'));
-    perform pipeline.emit('pipeline.alert', resolve_alert.name);
+    values (
+        case when current_setting('pipeline.fake_now', true) <> '' then pipeline.now() else statement_timestamp() end,
+        false, resolve_alert.name, coalesce(resolve_alert.labels, '{}')
+    );
+    if abs(date_part('epoch', clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('pipeline.alert_bell'), 0)) > 100 then
+        perform pipeline.wake_alerts(resolve_alert.name);
+    end if;
 end
 $$;
 
@@ -5542,6 +5595,16 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.wake_alerts(p_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform setval('pipeline.alert_bell', (date_part('epoch', clock_timestamp()) * 1000)::bigint);
+    perform pipeline.write_event(null, 'e', null, 1, null, 'pipeline.alert', p_name);
+end
+$$;
+
 CREATE FUNCTION pipeline.wake_workers(p_queue text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5811,6 +5874,13 @@ COMMENT ON TABLE pipeline.activity_window IS 'How many active sessions were seen
 COMMENT ON COLUMN pipeline.activity_window.queryid IS '0: none was known.';
 
 COMMENT ON COLUMN pipeline.activity_window.wait_type IS 'Empty: it ran. `other`: all beyond the most frequent ones.';
+
+CREATE SEQUENCE pipeline.alert_bell
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
 
 CREATE TABLE pipeline.alert_builtin (
     name text NOT NULL,
@@ -7378,6 +7448,8 @@ REVOKE ALL ON FUNCTION pipeline.finish_turn(p_term bigint, p_was_full boolean) F
 
 REVOKE ALL ON FUNCTION pipeline.first_statement(p_watch pipeline.watch, p_op text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.follow_alert_rules(p_rules jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.follow_ddl() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.follow_table(p_watch pipeline.watch) FROM PUBLIC;
@@ -7430,7 +7502,7 @@ REVOKE ALL ON FUNCTION pipeline.prune_workflows(p_keep interval, p_limit integer
 
 REVOKE ALL ON FUNCTION pipeline.reads_unlike(p_watch pipeline.watch) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipeline.refuse_alert(p_name text, p_labels jsonb, p_severity text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.refuse_cycle(p_names text[], p_job integer[], p_need integer[]) FROM PUBLIC;
 
@@ -7559,6 +7631,8 @@ REVOKE ALL ON FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint)
 REVOKE ALL ON FUNCTION pipeline.unschedule(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.wake_alerts(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.wake_workers(p_queue text) FROM PUBLIC;
 

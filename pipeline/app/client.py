@@ -38,6 +38,7 @@ from pipeline.core.feed import FeedSink
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.workflow import Batch, Workflow
 from pipeline.db.admin import emit
+from pipeline.db.alert_rules import AlertRules
 from pipeline.db.bulk import Bulk
 from pipeline.db.cache import CacheDatabase
 from pipeline.db.cache_shared import SharedTable, shared_database
@@ -117,6 +118,7 @@ class Client:
         )
         self.replicas.proved = lambda: self.cache.healthy().ok
         self.bulk = Bulk(self.database)
+        self.alert_rules = AlertRules(self.database)
         seals = sealer(encryption_keys)
         self.jobs = Jobs(JobStore(self._job_database, registry=registry, sealer=seals))
         self.enqueue = self.jobs.enqueue

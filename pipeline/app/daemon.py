@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from handlers.activity import ActivitySampler
+from handlers.alert_rules import FileRules
 from handlers.alerts import AlertEvaluator
 from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
@@ -35,10 +36,12 @@ from pipeline.app.keys import sealer_of
 from pipeline.app.poll_only import POLL_SECONDS, NeedsSession, PollOnly
 from pipeline.app.timing import recorder
 from pipeline.config import Config
+from pipeline.core.alert_definition import Definition
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status, sum_of_timings
 from pipeline.db.activity import Activity
 from pipeline.db.alert_judge import AlertJudge
+from pipeline.db.alert_rules import AlertRules
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database, describe_server
 from pipeline.db.feed import FeedStore
@@ -97,6 +100,9 @@ class Daemon:
         self.judge = AlertJudge(self.database)
         self.alerts = AlertEvaluator(
             AlertStore(self.database), self.judge, sinks(config, self.poster), leading=self.leading
+        )
+        self.alert_rules = FileRules(
+            AlertRules(self.database), [Definition(**rule.model_dump()) for rule in config.alerts.rules]
         )
         add_builtin(registry, self.database, config.jobs)
         queues = dict(config.jobs.queues)
@@ -160,6 +166,7 @@ class Daemon:
             self.statements,
             self.activity,
             QueryKeeper(Queries(self.database), leading=self.leading),
+            self.alert_rules,
             self.alerts,
             self.schedule,
             self.workflows,

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline.core.alert import NEVER
-from pipeline.core.alert_metric import label_text
 from pipeline.core.alert_notice import Delivery, Notice
 from pipeline.core.alert_rule import Alert, Judged, end, signal
 from pipeline.core.window import series_name
@@ -68,7 +67,7 @@ class AlertStore:
                     held,
                     severity=message["severity"],
                     message=message["message"],
-                    labels=_labels(message),
+                    labels=labels_of(message["labels"]),
                 )
             one = signal(held, raised=message["raised"], at=message["at"], episode=message["id"])
             alerts[key] = one.alert
@@ -111,11 +110,4 @@ class AlertStore:
 
 def _key(message: Record) -> tuple[str, str]:
     instance = message["instance"]  # a message from before an upgrade has its name already
-    return message["name"], series_name("", _labels(message)) if instance is None else instance
-
-
-def _labels(message: Record) -> dict[str, str]:
-    text = message["labels"]
-    if text == "{}":
-        return {}
-    return {name: label_text(value) for name, value in msgspec.json.decode(text, type=dict[str, object]).items()}
+    return message["name"], series_name("", labels_of(message["labels"])) if instance is None else instance

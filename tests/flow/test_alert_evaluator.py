@@ -245,6 +245,55 @@ async def test_a_rule_that_cannot_be_judged_says_why_and_holds_up_no_other(
     assert await sql.fetchval(problem, "fine") is None
 
 
+async def test_queries_that_never_end_hold_up_no_other_rule_and_no_raised_alert(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("delete from pipeline.alert_rule")
+    for number in range(3):
+        await sql.execute(
+            "select pipeline.alert_rule_set($1, query => 'select pg_sleep(3600)', over => '5 s')",
+            f"endless {number}",
+        )
+    await sql.execute(
+        "select pipeline.alert_rule_set('fine', 'db.connections', threshold => 0, over => '5 s', need => 1)"
+    )
+    await sql.execute(
+        "select pipeline.alert_rule_set('mine', query => 'select 1 as one', over => '5 s', need => 1)"
+    )
+    await sql.execute("update pipeline.alert_progress set judged_until = now() - interval '1 minute'")
+    await sql.execute(
+        "update pipeline.alert_progress as p set judged_until = now() - interval '2 minutes'"
+        " from pipeline.alert_rule as r where r.id = p.rule_id and r.name like 'endless%'"
+    )
+    kept = Kept()
+    endless = (
+        "select count(*) from pg_stat_activity"
+        " where query like '%pg_sleep(3600)%' and datname = current_database() and pid <> pg_backend_pid()"
+    )
+    evaluator = AlertEvaluator(AlertStore(db), AlertJudge(db, query_seconds=3.0), [kept], chance=lambda: 0.0)
+    await evaluator.start()
+    task = asyncio.create_task(evaluator.run())
+    try:
+
+        async def all_are_at_it() -> bool:
+            return await sql.fetchval(endless) == 3
+
+        await eventually(all_are_at_it)
+        await sql.execute("select pipeline.raise_alert('raised', 'x')")
+        await eventually(lambda: {"fine", "raised"} <= {notice.rule for notice in kept.told})
+        assert await all_are_at_it(), "they were told while the queries ran"
+        await eventually(lambda: "mine" in {notice.rule for notice in kept.told}, why="a place for another query")
+    finally:
+        await evaluator.stop()
+        async with asyncio.timeout(5):
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def nothing_runs() -> bool:
+        return await sql.fetchval(endless) == 0
+
+    await eventually(nothing_runs, why="the end of the queries, soon after that of the evaluator")
+
+
 async def test_an_evaluator_outlives_a_database_that_is_away(dsn: str, sql: asyncpg.Connection) -> None:
     kept, db = Kept(), Database(dsn)
     await db.open()

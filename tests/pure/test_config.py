@@ -302,3 +302,30 @@ def test_what_is_no_encryption_key_is_refused_without_being_repeated(tmp_path: P
     assert "PGREFLEX_JOBS_ENCRYPTION_KEYS" in told
     assert "a key of 32 bytes" in told
     assert "hunter2" not in told
+
+
+def test_rules_of_alerts_are_tables_or_a_json_array(tmp_path: Path) -> None:
+    rules = "[[alerts.rules]]\nname = 'a'\nquery = 'select 1'\n[[alerts.rules]]\nname = 'b'\n"
+    toml = f"[alerts]\nwebhook_secret = 's'\n\n{rules}"
+    loaded = given(tmp_path, toml)
+    assert [(rule.name, rule.query, rule.need) for rule in loaded.config.alerts.rules] == [
+        ("a", "select 1", 3),
+        ("b", None, 3),
+    ]
+    assert shown(loaded)["alerts.rules"] == ("a,b", f"{tmp_path}/pgreflex.toml:4")
+    loaded = given(tmp_path, PGREFLEX_ALERTS_RULES='[{"name": "c", "labels": {"x": "y"}}]')
+    assert [rule.labels for rule in loaded.config.alerts.rules] == [{"x": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("name = ''", "alerts.rules"),
+        ("name = 'a'\nthresold = 3", "Extra inputs"),
+        ("name = 'a'\ncomparison = '='", "'>', '>=', '<' or '<='"),
+        ("name = 'a'\nneed = 0", "greater than 0"),
+        ("name = 'a'\n[[alerts.rules]]\nname = 'a'", "a is there twice"),
+    ],
+)
+def test_rules_of_alerts_that_are_none_are_refused(rule: str, reason: str, tmp_path: Path) -> None:
+    assert reason in refused(tmp_path, f"[[alerts.rules]]\n{rule}\n")

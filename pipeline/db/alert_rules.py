@@ -1,0 +1,54 @@
+"""Rules as users make them: set, removed, listed, and kept as the configuration says.
+
+Owns: the writing of pipeline.alert_rule. Must not know how rules are judged; the database checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import msgspec
+
+from pipeline.core.alert_definition import Definition, RuleFields, RuleHealth
+from pipeline.db.connection import Database
+from pipeline.errors import UsageError
+
+
+class AlertRules:
+    """The rules of a database. All methods raise PermissionMissing for a role without rights on the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def set(self, name: str, **fields: Unpack[RuleFields]) -> int:
+        """Make a rule, or change the one of this name; what is not given is set to its default. Returns its id.
+
+        Raises UsageError for a field that there is not, QueryFailed with the reason for what cannot be meant.
+        """
+        try:
+            rule = msgspec.convert({"name": name, **fields}, Definition)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"alert rule {name}: {error}", hint="docs/alerts.md lists the fields.") from None
+        return int(await self._database.fetchval("alerts/set_rule", msgspec.json.encode(rule).decode()))
+
+    async def remove(self, name: str) -> bool:
+        """Delete a rule; what it had firing is resolved. Returns whether there was one."""
+        return await self._database.fetchval("alerts/remove_rule", name) is not None
+
+    async def check(self, name: str) -> str | None:
+        """What is wrong with a rule now; None when nothing is. Raises QueryFailed when there is no such rule."""
+        problem: str | None = await self._database.fetchval("alerts/check_rule", name)
+        return problem
+
+    async def list(self) -> Sequence[RuleHealth]:
+        """Every rule and how it fares, by name."""
+        return [msgspec.convert(dict(row), RuleHealth) for row in await self._database.fetch("alerts/list_rules")]
+
+    async def follow(self, rules: Sequence[Definition]) -> dict[str, str]:
+        """Make the rules that came from a configuration be these; all others stay.
+
+        Returns what could not be written, by name, with the reason.
+        """
+        text = msgspec.json.encode(rules).decode()
+        return {row["name"]: row["problem"] for row in await self._database.fetch("alerts/follow_rules", text)}
