@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -146,8 +147,11 @@ async def test_an_hour_is_summed_up_without_losing_a_call_and_pruned(sql: asyncp
     assert whole >= executed
     recent = await sql.fetchval(held, "1 hour")
     assert recent is None
-    [rest] = await sql.fetch("select calls, queryids from pipeline.statements('3 days') where queryids is null")
-    assert rest["calls"] > 0
+    rows = await sql.fetch("select calls, queryids from pipeline.statements('3 days', most => 9999)")
+    assert [row["queryids"] is None for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert rows[-1]["calls"] > 0
+    kinds = "select max(n) from (select count(*) as n from pipeline.statement_window group by seconds, start) as g"
+    assert await sql.fetchval(kinds) == 3  # two by name, and the others
     # three days later the minutes are gone, and nothing is lost by it
     await after(86_400 * 4.0)
     [most] = await sql.fetch("select max(start) as at from pipeline.statement_round where seconds = 60")
@@ -164,3 +168,33 @@ async def test_an_hour_is_summed_up_without_losing_a_call_and_pruned(sql: asyncp
 async def test_what_is_not_there_any_more_is_an_error_of_ours(counts: StatementCounts) -> None:
     with pytest.raises(PgreflexError):
         await counts.look()
+
+
+@pytest.mark.usefixtures("pg_stat_statements")
+async def test_there_is_a_look_a_minute_by_the_leader_and_one_that_fails_is_told(
+    sql: asyncpg.Connection, counts: StatementCounts
+) -> None:
+    now = 999_999_990.0  # half a minute past a full one
+    watcher = StatementWatcher(counts, clock=lambda: now)
+    looks = "select round from pipeline.statement_watch"
+    for seconds, rounds in ((0, 1), (29, 1), (1, 2), (59, 2), (1, 3)):
+        now += seconds
+        await watcher._tick()
+        assert await sql.fetchval(looks) == rounds, seconds
+    await sql.execute("alter table pipeline.statement_watch rename to gone")
+    now += 60
+    await watcher._tick()
+    assert watcher.healthy().ok
+    assert "cannot be counted" in watcher.healthy().detail
+    await sql.execute("alter table pipeline.gone rename to statement_watch")
+    now += 60
+    await watcher._tick()
+    assert "statements" in watcher.healthy().detail
+    assert await sql.fetchval(looks) == 4
+    idle = StatementWatcher(counts, leading=lambda: False, clock=lambda: now + 600)
+    running = asyncio.ensure_future(idle.run())
+    await asyncio.sleep(0.05)
+    await idle.stop()
+    await running
+    assert await sql.fetchval(looks) == 4
+    assert idle.status() is None
