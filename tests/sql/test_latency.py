@@ -211,10 +211,12 @@ async def test_labels_make_the_same_name_in_sql_and_in_python(sql: asyncpg.Conne
         assert name == series_name("s", labels)
 
 
-async def test_windows_of_many_series_are_written_in_one_statement(db: Database, sql: asyncpg.Connection) -> None:
+async def test_windows_of_many_series_are_written_in_rows_of_500(db: Database, sql: asyncpg.Connection) -> None:
     windows = Windows(lambda: NOON + 15)
     for i in range(3_000):
         windows.series(f"series{i % 1_000}").add_at(i % 7, NOON + i % 15)
     await write(LatencyStore(db), windows.take(None))
     await stand_at(sql, NOON + 15)
     assert await sql.fetchval("select sum(count) from pipeline.latency('1 hour')") == 3_000
+    rows = await sql.fetch("select start, cardinality(series) as size from pipeline.timing_batch")
+    assert [row["size"] for row in rows] == [500] * 6
