@@ -47,7 +47,7 @@ NEW, OPEN, CLOSING, CLOSED = "not open yet", "open", "about to close", "closed"
 log = structlog.get_logger("pgreflex.pool")
 
 
-class Ended(PoolClosed, asyncpg.InterfaceError):  # type: ignore[misc]  # both have a hint, of the same meaning
+class PoolIsClosed(PoolClosed, asyncpg.InterfaceError):  # type: ignore[misc]  # both have a hint, of the same meaning
     """PoolClosed, also for those who know asyncpg's pool only."""
 
 
@@ -256,9 +256,9 @@ class Pool(Base):
             slot._con.terminate()
             self.forget(slot)
 
-    def refusal(self) -> Ended:
+    def refusal(self) -> PoolIsClosed:
         """What newcomers are told while the pool is not open."""
-        return Ended(f'pool "{self.options.name}" is {self.state}')
+        return PoolIsClosed(f'pool "{self.options.name}" is {self.state}')
 
     # What it tells
 

@@ -428,6 +428,9 @@ async def test_who_waits_for_a_server_that_is_away_is_told_so(dsn: str) -> None:
         assert caught.value.code == "database-unavailable"
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value.__cause__, OSError)
+        pool.terminate()
+        await asyncio.sleep(0.01)
+        assert not pool.tasks, "nobody tries any longer"
 
 
 async def test_a_host_that_is_dead_or_does_not_take_writes_is_passed_over(dsn: str) -> None:
@@ -520,6 +523,9 @@ async def test_a_connection_that_was_handed_on_stays_with_whoever_has_it(dsn: st
         assert (told["task"], told["task_ended"], told["state"]) == ("taker", True, "idle")
         assert pool.stats().reclaimed_total == 0
         await pool.release(connection)
+        async with pool.acquire() as next_one:
+            await pool.release(connection)
+            assert await next_one.fetchval("select 1") == 1, "a second return takes it from nobody"
 
         def has_it() -> bool:
             lent = pool.desk.at_once(None)  # in a variable of a running function, which no collector sees
