@@ -168,12 +168,13 @@ class PlanCatcher:
             self.refused_total += 1
             return
         try:
-            explained = await self._explain(wanted, slow)
+            generic = await self._explainer.explain(wanted)
         except PlanFailed as error:
             await self._store.refuse(hex_, "failed", str(error))
             self.refused_total += 1
             return
-        before = await self._store.save(hex_, explained, slow.ms)
+        explained = await self._measured(wanted, slow) if self._analyze else None
+        before = await self._store.save(hex_, explained or generic, slow.ms, generic=generic)
         self.planned_total += 1
         if before is not None:
             log.warning(
@@ -181,15 +182,12 @@ class PlanCatcher:
                 fingerprint=hex_,
                 query=slow.fingerprint.text[:200],
                 before=before,
-                now=summary(explained.plan),
+                now=summary(generic.plan),
             )
 
-    async def _explain(self, wanted: Planned, slow: _Slow) -> Explained:
-        generic = await self._explainer.explain(wanted)
-        if not self._analyze:
-            return generic
+    async def _measured(self, wanted: Planned, slow: _Slow) -> Explained | None:
         try:
             return await measure(self._explainer, wanted.text, slow.args)
         except PlanFailed as error:
             log.info("a plan was not measured", fingerprint=slow.fingerprint.hex, reason=str(error))
-            return generic
+            return None

@@ -23,6 +23,7 @@ _MADE_UP = re.compile(r'"?_|.*[0-9]')
 _NO_VALUE_AFTER = {"null": {"is", "not", "set", "on"}, "true": {"is"}, "false": {"is"}}
 _IN_ROW = f"(), {VALUE}"
 _ONE_LIST = ([VALUE, ")"], ["array", "[", VALUE, "]", ")"])
+_LONGEST_LIST = 6  # words, with the bracket before it
 _LIKE_IN = {("=", "any"): ["in"], ("=", "some"): ["in"], ("<>", "all"): ["not", "in"]}
 _OPENS_LIST = (["in", "("], ["array", "["])
 _TIGHT_BEFORE = {")", "]", ",", ";", ".", "::", "[", ":", ".."}
@@ -190,7 +191,7 @@ class Reader:
 
 def _as_in(out: list[str], opening: int) -> None:
     """Write `= any (...)` as `in (...)` and `<> all (...)` as `not in (...)`, of a constant or an array."""
-    if out[opening + 1 :] in _ONE_LIST and opening >= 2:
+    if opening >= 2 and len(out) - opening <= _LONGEST_LIST and out[opening + 1 :] in _ONE_LIST:
         word = _LIKE_IN.get((out[opening - 2], out[opening - 1]))
         if word:
             out[opening - 2 :] = [*word, "(", VALUE, ")"]

@@ -19,7 +19,8 @@ Node: TypeAlias = dict[str, Any]
 
 MAX_SUMMARY = 1_000  # characters
 _DEPTH = 200  # deeper nodes are dropped; Postgres itself gives up at some thousands
-_SETTINGS_OF_OURS = frozenset({"plan_cache_mode"})
+_SETTINGS_OF_OURS = frozenset({"plan_cache_mode", "enable_partition_pruning"})
+ALIKE = "Plans Alike"  # a field of ours: so many of the plans below an Append differ in their partitions only
 
 # names, and words of Postgres's own
 _NAMES = frozenset(
@@ -58,6 +59,8 @@ _SHAPE = (
     "Node Type", "Strategy", "Partial Mode", "Operation", "Parent Relationship", "Subplan Name", "Join Type",
     "Schema", "Relation Name", "Index Name", "CTE Name", "Function Name", "Scan Direction", "Conflict Resolution",
 )  # fmt: skip
+_PARTITION = frozenset({"Schema", "Relation Name", "Index Name"})
+_APPENDS = frozenset({"Append", "Merge Append"})
 _NUMBERED = re.compile(r"(SubPlan|InitPlan) $")
 
 
@@ -67,7 +70,8 @@ def kept(node: Node, depth: int = 0) -> Node:
     for name, value in node.items():
         if name == "Plans":
             if depth < _DEPTH:
-                out[name] = [kept(below, depth + 1) for below in value if isinstance(below, dict)]
+                below = [kept(one, depth + 1) for one in value if isinstance(one, dict)]
+                out[name] = _united(below) if node.get("Node Type") in _APPENDS else below
         elif name in _NAMES:
             if _texts(value):
                 out[name] = value
@@ -79,6 +83,23 @@ def kept(node: Node, depth: int = 0) -> Node:
     return out
 
 
+def _united(plans: list[Node]) -> list[Node]:
+    """One of all plans that differ in their partitions only; a table has hundreds, and more every day."""
+    first: dict[str, Node] = {}
+    for one in plans:
+        known = first.setdefault(shape(one, names=False), one)
+        known[ALIKE] = known.get(ALIKE, 0) + 1
+    for one in first.values():
+        if one[ALIKE] == 1:
+            del one[ALIKE]
+    return list(first.values())
+
+
+def pruned(node: Node) -> bool:
+    """Whether partitions were left out because of a parameter, which is null when a plan is asked for."""
+    return bool(node.get("Subplans Removed")) or any(pruned(below) for below in node.get("Plans", ()))
+
+
 def kept_settings(settings: object) -> dict[str, str]:
     """The planner's settings that are not the server's own, but for those under which we asked."""
     if not isinstance(settings, dict):
@@ -86,17 +107,22 @@ def kept_settings(settings: object) -> dict[str, str]:
     return {str(name): str(value) for name, value in settings.items() if name not in _SETTINGS_OF_OURS}
 
 
-def shape(node: Node) -> str:
-    """A hash, 16 characters, of nodes, relations, indexes and join order; costs and conditions do not matter."""
+def shape(node: Node, *, names: bool = True) -> str:
+    """A hash, 16 characters, of nodes, relations, indexes and join order; costs and conditions do not matter, nor
+    which partitions there are of those that are read alike. names: of relations and indexes, too.
+    """
     digest = blake2b(digest_size=8)
-    todo: list[Node | None] = [node]
+    todo: list[tuple[Node, bool] | None] = [(node, names)]
     while todo:
-        one = todo.pop()
-        if one is None:
+        item = todo.pop()
+        if item is None:
             digest.update(b"\2")
             continue
-        digest.update("\0".join(str(one.get(name, "")) for name in _SHAPE).encode("utf-8", "replace") + b"\1")
-        todo += [None, *reversed(one.get("Plans", ()))]
+        one, named = item
+        named = named and ALIKE not in one
+        words = [str(one.get(name, "")) for name in _SHAPE if named or name not in _PARTITION]
+        digest.update("\0".join(words).encode("utf-8", "replace") + b"\1")
+        todo += [None, *((below, named) for below in reversed(one.get("Plans", ())))]
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.core.plan import Node, title
+from pipeline.core.plan import ALIKE, Node, title
 
 # said by the first line of a node, by the place of a node, or by nothing in the text form
 _SAID = frozenset(
@@ -19,7 +19,7 @@ _SAID = frozenset(
         "Actual Loops", "Actual Startup Time", "Actual Total Time",
         "Sort Space Used", "Sort Space Type", "Original Hash Buckets", "Hash Batches", "Original Hash Batches",
         "Peak Memory Usage", "Exact Heap Blocks", "Lossy Heap Blocks", "Sampling Parameters",
-        "Maximum Storage", "Disk Usage", "Cache Misses", "Cache Evictions", "Cache Overflows",
+        ALIKE, "Maximum Storage", "Disk Usage", "Cache Misses", "Cache Evictions", "Cache Overflows",
     }
 )  # fmt: skip
 _ONLY_IF_TRUE = frozenset({"Single Copy", "Disabled"})
@@ -49,6 +49,8 @@ def _write(lines: list[str], node: Node, indent: int) -> None:
     head = f"{title(node)}  {_costs(node)}{_actual(node)}"
     lines.append(f"{'  ' * indent}->  {head}" if indent else head)
     indent += 3 if indent else 1
+    if ALIKE in node:
+        lines.append(f"{'  ' * indent}{ALIKE}: {node[ALIKE]}, of other partitions")
     for name, value in node.items():
         for line in _field(node, name, value):
             lines.append("  " * indent + line)

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import asyncpg
 import msgspec
 
-from pipeline.core.plan import Node, kept, kept_settings
+from pipeline.core.plan import Node, kept, kept_settings, pruned
 from pipeline.core.plan_query import Planned
 from pipeline.db.connection import OwnConnection, connect_session
+from pipeline.db.pooler import configure
 from pipeline.db.statements import statement
 from pipeline.errors import PgreflexError
 
@@ -100,17 +101,26 @@ class Explainer:
     async def _explain(self, text: str) -> Explained:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self.connect()
-        async with prepared(self._connection, text) as types:
-            values = ["null"] * len(types)
-            return await explain_prepared(self._connection, values, OPTIONS, "generic")
+        for pruning in (True, False):
+            async with prepared(self._connection, text, pruning=pruning) as types:
+                found = await explain_prepared(self._connection, ["null"] * len(types), OPTIONS, "generic")
+            if not pruned(found.plan):
+                break
+        return found
 
 
 @asynccontextmanager
-async def prepared(connection: OwnConnection, text: str) -> AsyncIterator[list[int]]:
-    """The statement NAME, in a transaction that is rolled back; gives the types of its parameters."""
+async def prepared(connection: OwnConnection, text: str, *, pruning: bool = True) -> AsyncIterator[list[int]]:
+    """The statement NAME, in a transaction that is rolled back; gives the types of its parameters.
+
+    pruning: leave partitions out that no row of can be in the result. Where that depends on a parameter, EXPLAIN
+    leaves out all of them, since nothing equals null: without pruning it shows what is done to each.
+    """
     transaction = connection.transaction(readonly=True)
     await transaction.start()
     try:
+        if not pruning:
+            await configure(connection, {"enable_partition_pruning": "off"}, local=True)
         await alone(connection, f"prepare {NAME} as {text}")
         yield await connection.fetchval(statement("plans/parameters"), NAME)
     finally:

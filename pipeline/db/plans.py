@@ -76,13 +76,19 @@ class PlanStore:
         """Write down why there is no plan."""
         await self._database.fetchval("plans/refuse", fingerprint, outcome, reason)
 
-    async def save(self, fingerprint: str, explained: Explained, ms: float) -> str | None:
-        """Write a plan down; the summary of the one before, where this is another. ms: what the query took."""
+    async def save(
+        self, fingerprint: str, explained: Explained, ms: float, *, generic: Explained | None = None
+    ) -> str | None:
+        """Write a plan down; the summary of the one before, where this is another. ms: what the query took.
+
+        generic: the plan by which they are compared, where this one is measured: that has fewer partitions.
+        """
+        compared = (generic or explained).plan
         before: str | None = await self._database.fetchval(
             "plans/save",
             fingerprint,
-            shape(explained.plan),
-            summary(explained.plan),
+            shape(compared),
+            summary(compared),
             explained.kind,
             msgspec.json.encode(explained.plan).decode(),
             msgspec.json.encode(explained.settings).decode(),

@@ -14,6 +14,7 @@ import pytest
 import pipeline
 from handlers.plans import PlanCatcher
 from pipeline.core.fingerprint import fingerprint
+from pipeline.core.plan import shape
 from pipeline.core.plan_query import NotPlanned, Planned, planned
 from pipeline.core.plan_text import plan_text
 from pipeline.db.connection import Database
@@ -139,6 +140,34 @@ async def test_the_generic_plan_is_had_without_values_and_without_running_anythi
     assert await sql.fetchval("select count(*) from orders") == 5000
     assert await sql.fetchval("select to_regclass('stolen')") is None
     assert await sql.fetchval("select count(*) from pg_locks where locktype = 'advisory' and objid = 7") == 0
+
+
+async def test_a_parameter_that_chooses_partitions_does_not_hide_the_plan(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    await sql.execute(
+        "create table days (id int, day date, v text, primary key (id, day)) partition by range (day);"
+        "create table days_1 partition of days for values from ('2026-01-01') to ('2026-02-01');"
+        "create table days_2 partition of days for values from ('2026-02-01') to ('2026-03-01');"
+        "insert into days select i, date '2026-01-01' + i % 50, 'x' from generate_series(1, 9000) i; analyze"
+    )
+    query = planned("select * from days where day = $1 and id = $2")
+    constant = planned("select * from days where day = '2026-02-03' and id = $1")
+    assert isinstance(query, Planned)
+    assert isinstance(constant, Planned)
+    async with explainer(dsn) as asks:
+        one = await asks.explain(query)
+        text = plan_text(one.plan, one.settings)
+        assert "Index Scan using days_1_pkey on days_1" in text
+        assert "Plans Alike: 2, of other partitions" in text
+        assert "days_2" not in text
+        assert "pruning" not in text
+        await sql.execute(
+            "create table days_0 partition of days for values from ('2025-12-01') to ('2026-01-01');"
+            "insert into days select i, date '2025-12-01' + i % 31, 'x' from generate_series(1, 6000) i; analyze"
+        )
+        assert shape((await asks.explain(query)).plan) == shape(one.plan), "another partition is no other plan"
+        assert "days_2_pkey on days_2" in plan_text((await asks.explain(constant)).plan)
 
 
 async def test_one_process_gets_a_plan_an_hour_and_a_change_is_noticed(

@@ -57,6 +57,7 @@ SAME = {
     "fetches": ["fetch forward 50 from c_1", "fetch forward 100 from c_2"],
     "prepared": ["execute __asyncpg_stmt_1__ (1)", "execute __asyncpg_stmt_2f__ ('x')"],
     "operators": ["select a != 1", "select a<>2"],
+    "signs": ["select * from t where a = -1", "select * from t where a=-1", "select * from t where a=1"],
     "minus": ["select a-1", "select a - 2", "select a - -3", "select a- $1"],
     "slices": ["select a[1:2]", "select a[3:4]"],
 }  # fmt: skip
@@ -147,7 +148,7 @@ def test_a_text_that_is_known_to_be_cut_is_truncated_though_it_looks_whole() -> 
 @pytest.mark.parametrize(
     "text",
     ["select )", "select (]", "select a]", "hello world", "select \\d", "select a\0b", "42", "'x'", "{}",
-     "select {a}",
+     "select {a}", 'select "a\0b"', "select 'a\0b'",
      "<html>", "$1", "selct 1"],
 )  # fmt: skip
 def test_what_is_no_sql_is_one_group(text: str) -> None:

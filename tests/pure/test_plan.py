@@ -81,6 +81,22 @@ def test_the_order_of_a_join_and_its_nesting_matter_and_costs_and_values_do_not(
     assert shape(same) == shape(JOIN)
 
 
+def test_partitions_that_are_read_alike_are_one_plan_however_many() -> None:
+    def partition(number: int, kind: str = "Seq Scan") -> Node:
+        return {"Node Type": kind, "Relation Name": f"days_{number}", "Plan Rows": number}
+
+    few = kept({"Node Type": "Append", "Plans": [partition(1), partition(2)]})
+    many = kept({"Node Type": "Append", "Plans": [partition(number) for number in range(2, 400)]})
+    assert [below.get("Plans Alike") for below in many["Plans"]] == [398]
+    assert shape(few) == shape(many)
+    assert "Plans Alike: 398, of other partitions" in plan_text(many)
+    mixed = kept({"Node Type": "Append", "Plans": [partition(1), partition(2, "Index Scan"), partition(3)]})
+    assert [below.get("Plans Alike") for below in mixed["Plans"]] == [2, None]
+    assert shape(mixed) != shape(few)
+    lone = kept({"Node Type": "Append", "Plans": [partition(1)]})
+    assert shape(lone) != shape(kept({"Node Type": "Append", "Plans": [partition(2)]})), "a union's other table"
+
+
 def test_a_plan_fits_in_one_line() -> None:
     assert (
         summary({"Node Type": "Limit", "Plans": [JOIN]})
