@@ -69,12 +69,12 @@ async def measure(explainer: Explainer, text: str, args: Sequence[Any] | None) -
 
 async def _only_reads(connection: OwnConnection, text: str) -> None:
     """Raises NotCacheable unless the query surely does nothing but read tables."""
-    made = await connection.prepare(text)  # refuses several statements
-    types = [kind.oid for kind in made.get_parameters()]
     transaction = connection.transaction()
     await transaction.start()
     try:
         await connection.execute(statement("cache/analyse"))
+        made = await connection.prepare(text)  # refuses several statements
+        types = [kind.oid for kind in made.get_parameters()]
         settings = await connection.fetchval(statement("cache/settings"))
         quiet = {"pipeline.own_ddl": "on", "check_function_bodies": "off"}
         await configure(connection, quiet, local=True)

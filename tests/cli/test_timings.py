@@ -15,7 +15,9 @@ import pytest
 from pipeline.cli.timings import timings
 from pipeline.core.window import Windows
 from pipeline.db.connection import Database
+from pipeline.db.explain import Explained
 from pipeline.db.latency import LatencyStore
+from pipeline.db.plans import PlanStore
 from tests.cli.conftest import PROGRAM, ROOT, Cli, assert_explained, clean_environment
 from tests.conftest import eventually
 
@@ -43,6 +45,9 @@ async def stored(dsn: str, db: Database, sql: asyncpg.Connection) -> str:
         ONE,
         TEXT,
     )
+    for kind in ("Index Scan", "Seq Scan"):
+        plan = {"Node Type": kind, "Relation Name": "orders", "Filter": "(tenant = $1)"}
+        await PlanStore(db).save(ONE, Explained(plan, {}, "generic"), 1200.0)
     return dsn
 
 
@@ -101,6 +106,12 @@ async def test_everything_about_a_name_a_series_and_a_fingerprint(cli: Cli, stor
     result = await cli("timings", "show", "-d", stored, "3fb2")
     assert result.out.splitlines()[0] == f'query  fingerprint="{ONE}"'
     assert TEXT in result.out
+    assert "generic plan, seen 1 time from " in result.out
+    assert "    Filter: (tenant = $1)\n" in result.out
+    assert "    - Index Scan on orders\n    + Seq Scan on orders\n" in result.out
+    told = json.loads((await cli("timings", "show", "-d", stored, "3fb2", "--json")).out)
+    assert [plan["summary"] for plan in told["plans"]] == ["Seq Scan on orders", "Index Scan on orders"]
+    assert [change["plan_before"] for change in told["changes"]] == ["Index Scan on orders"]
 
 
 async def test_a_name_that_is_not_there_is_answered_by_one_that_is_near(cli: Cli, stored: str) -> None:
