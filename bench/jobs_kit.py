@@ -58,6 +58,10 @@ class Bench:
 
     def pgbench(self, dsn: str, script: str, *, clients: int, seconds: int) -> float:
         """Transactions a second of a script, prepared."""
+        return self.pgbench_counted(dsn, script, clients=clients, seconds=seconds)[0]
+
+    def pgbench_counted(self, dsn: str, script: str, *, clients: int, seconds: int) -> tuple[float, int]:
+        """Transactions a second, and how many there were."""
         database = dsn.partition("@/")[2].partition("?")[0]
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
             file.write(script)
@@ -67,10 +71,10 @@ class Bench:
                 "-f", file.name, database,
             )  # fmt: skip
             done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-        found = re.search(r"tps = ([0-9.]+)", done.stdout)
+        found = re.search(r"actually processed: (\d+).*tps = ([0-9.]+)", done.stdout, re.DOTALL)
         if done.returncode or found is None:
             raise RuntimeError(f"pgbench failed: {done.stderr.strip() or done.stdout.strip()}")
-        return float(found.group(1))
+        return float(found.group(2)), int(found.group(1))
 
 
 @asynccontextmanager

@@ -58,7 +58,8 @@ def cpu_each(run: Callable[[int], None], samples: int) -> float:
 def adds(samples: int) -> None:
     windows = Windows(time.time)
     live = windows.series("render", {"template": "invoice"})
-    values = [Random(1).lognormvariate(1, 1) for _ in range(1_000)]
+    random = Random(1)
+    values = [random.lognormvariate(1, 1) for _ in range(1_000)]
     for _ in range(samples // len(values)):
         for value in values:
             live.add(value)
