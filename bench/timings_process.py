@@ -15,10 +15,11 @@ import pipeline
 from bench.jobs_child import child, module
 from bench.jobs_kit import Bench, amount
 from pipeline.app.timing import recorder
-from pipeline.core.centroids import pack, unpack
-from pipeline.core.digest import Digest, compress
-from pipeline.core.window import Windows
-from pipeline.db.latency import CENTROIDS
+from pipeline.core.centroids import unpack
+from pipeline.core.digest import Digest
+from pipeline.core.kept import Sums, merge, sums_of
+from pipeline.core.series import Series
+from pipeline.core.window import Part, Windows
 
 ADDED = "samples taken in by one process, per second of processor time"
 MERGED = "1,440 one-minute digests merged and read, ms"
@@ -81,25 +82,22 @@ def records(samples: int) -> None:
     recorder.take(None)
 
 
-Stored = list[tuple[list[int], float, float, float]]
-
-
-def day_of_minutes(random: Random) -> Stored:
-    """A day's minutes as they are stored, each full."""
-    stored = []
-    for _ in range(MINUTES):
+def day_of_minutes(random: Random) -> list[Sums]:
+    """A day's minutes as they are kept, each full."""
+    series = Series("render", "span", "render")
+    kept = []
+    for minute in range(MINUTES):
         digest = Digest([random.lognormvariate(1, 1) for _ in range(400)])
-        means, weights = compress(*digest.centroids(), CENTROIDS[60])
-        stored.append((pack(means, weights), digest.total, digest.low, digest.high))
-    return stored
+        kept.append(merge([sums_of(Part(series, 60 * minute, digest))], 60, 60 * minute))
+    return kept
 
 
-def merge_ms(stored: Stored) -> tuple[float, float]:
+def merge_ms(kept: list[Sums]) -> tuple[float, float]:
     """Processor time, in milliseconds, to unpack the minutes, and to merge them and read three percentiles."""
     began = time.process_time()
     minutes = [
-        Digest.restore(*unpack(numbers, low, high), total=total, low=low, high=high)
-        for numbers, total, low, high in stored
+        Digest.restore(*unpack(one.numbers, one.low, one.high), total=one.total, low=one.low, high=one.high)
+        for one in kept
     ]
     unpacked = time.process_time()
     day = Digest()
