@@ -18,8 +18,10 @@ GOALS = {TAKEN: (">=", 50_000.0), STORED: (">=", 1.0)}
 SESSIONS = 4
 CALLS = 1_000  # of one statement
 DRAIN_SECONDS = 60.0
-SCRIPT = f"select pipeline.record_timing('checkout', n, '{{\"region\": \"eu\"}}') from generate_series(1, {CALLS}) as n;\n"
-SINGLE = "select pipeline.record_timing('single', 12.5, '{\"region\": \"eu\"}');\n"
+LABELS = '{"region": "eu"}'
+SCRIPT = f"select pipeline.record_timing('checkout', n, '{LABELS}') from generate_series(1, {CALLS}) as n;\n"
+SINGLE = f"select pipeline.record_timing('single', 12.5, '{LABELS}');\n"
+COUNT = "select coalesce(sum(count), 0)::bigint from pipeline.latency('1 hour') where series like $1"
 
 
 async def measure(bench: Bench) -> None:
@@ -43,9 +45,7 @@ async def settled(dsn: str, name: str, expected: int) -> tuple[int, float]:
     """How many timings are stored once all are, or after DRAIN_SECONDS; and after how many seconds that was."""
     began = time.monotonic()
     while True:
-        stored = await fetchval(
-            dsn, "select coalesce(sum(count), 0)::bigint from pipeline.latency('1 hour') where series like $1", f"{name}%"
-        )
+        stored = await fetchval(dsn, COUNT, f"{name}%")
         took = time.monotonic() - began
         if stored >= expected or took > DRAIN_SECONDS:
             return stored, took

@@ -1,21 +1,18 @@
 """What is kept of timings, and how fast SQL reads it and takes it in.
 
-Owns: a day of stored timings, written and rolled up by the real code, once with every window full and once by Zipf.
-The bytes of a row come from the tables with their indexes; the rows of 30 days are counted, not stored.
+Owns: a day of stored timings, written and rolled up by the real code, once with every window full and once by
+Zipf. The bytes of a row come from the tables with their indexes; the rows of 30 days are counted, not stored.
 """
 
 from __future__ import annotations
 
-import re
 import statistics
-import subprocess
-import tempfile
 import time
 from random import Random
 
 import asyncpg
 
-from bench.jobs_kit import Bench, amount, execute, fetchval, settle
+from bench.jobs_kit import Bench, amount, settle
 from pipeline.core.digest import Digest
 from pipeline.core.window import KEEP_SECONDS, LEVELS, Part, Series
 from pipeline.db.connection import Database
@@ -53,7 +50,8 @@ async def measure(bench: Bench) -> None:
             bench.report.goal(name, total / 1e9, *GOALS[name], f"bytes a row with indexes: {each}")
             if name == FULL:
                 took = await percentile_ms(dsn, amount(31, 9))
-                bench.report.goal(READ, took, *GOALS[READ], f"full windows of {len(rates)} series, {hours} h stored")
+                detail = f"full windows of {len(rates)} series, {hours} h stored"
+                bench.report.goal(READ, took, *GOALS[READ], detail)
 
 
 def windows(seconds: int) -> int:
@@ -108,7 +106,8 @@ async def percentile_ms(dsn: str, rounds: int) -> float:
         for _ in range(rounds):
             began = time.perf_counter()
             found = await connection.fetchval(
-                "select pipeline.percentile($1, 0.99, interval '24 hours')", 'query{fingerprint="0000000000000001"}'
+                "select pipeline.percentile($1, 0.99, interval '24 hours')",
+                'query{fingerprint="0000000000000001"}',
             )
             times.append((time.perf_counter() - began) * 1000)
             if not 10 < found < 100:
