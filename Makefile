@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache chaos-jobs check-pool clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache bench-timings chaos-jobs check-pool clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ bench-jobs: $(READY)  ## Measure the job queue beside the others; BENCH=quick en
 
 bench-cache: $(READY)  ## Measure the cache beside the others; BENCH=quick ends within a minute
 	@$(BIN)/python -m bench.cache
+
+bench-timings: $(READY)  ## Measure what timing costs, takes in and keeps; BENCH=quick ends within a minute
+	@$(BIN)/python -m bench.timings
 
 chaos-jobs: $(READY)  ## Kill, stop and cut whatever the job queue stands on, and check it; CHAOS=quick ends within a minute
 	@$(BIN)/python -m bench.chaos_jobs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import timings_intake, timings_process, timings_store
+from bench import timings_intake, timings_process, timings_query, timings_store
 from bench.jobs import Part, guarded
 from bench.jobs_kit import Bench
 from bench.report import Report
@@ -22,6 +22,7 @@ SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeou
 PARTS: dict[str, tuple[Part, dict[str, tuple[str, float]]]] = {
     "process": (timings_process.measure, timings_process.GOALS),
     "intake": (timings_intake.measure, timings_intake.GOALS),
+    "query": (timings_query.measure, timings_query.GOALS),
     "store": (timings_store.measure, timings_store.GOALS),
 }
 
