@@ -10,6 +10,7 @@ daemon that was opened first and still is, as with the recorder of the process.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
@@ -45,19 +46,24 @@ def instrument(target: T) -> T:
     The timings are the series `query`, one for each fingerprint and set of labels, and `transaction`. Never
     raises: what cannot be timed works on without, and the log says why, as does the health of the client.
     """
-    driver = _driver(target)
-    if driver is None:
-        observer.refused(f"{type(target).__module__}.{type(target).__qualname__}", "its driver is not known")
-    else:
-        driver.instrument(target, observer)
+    what = f"{type(target).__module__}.{type(target).__qualname__}"
+    try:
+        driver = _driver(target)
+        if driver is None:
+            observer.refused(what, "its driver is not known")
+        else:
+            driver.instrument(target, observer)
+    except Exception as error:  # a version of the driver in which nothing is where it was
+        observer.refused(what, f"{type(error).__name__}: {error}")
     return target
 
 
 def uninstrument(target: T) -> T:
-    """Undo `instrument`. Returns what it was given."""
-    driver = _driver(target)
-    if driver is not None:
-        driver.uninstrument(target)
+    """Undo `instrument`. Returns what it was given. Never raises."""
+    with suppress(Exception):  # as above: then there is nothing to undo
+        driver = _driver(target)
+        if driver is not None:
+            driver.uninstrument(target)
     return target
 
 

@@ -24,7 +24,7 @@ from pipeline.core.fingerprint import Fingerprint, fingerprint
 from pipeline.core.timing_context import current_labels
 from pipeline.core.window import Windows
 
-MAX_TEXTS = 20_000  # hashes that are kept, with and without labels; 3 MB
+MAX_TEXTS = 20_000  # texts with labels that are known by their hashes; 5 MB
 MAX_LABELS = 256  # sets of labels that are recognised by being the same object
 MAX_NEW = 10_000  # fingerprints that wait to be written
 LONG = 65_536  # characters of a text that are read at most, in 2 ms
@@ -115,7 +115,7 @@ class QueryObserver:
     def _lives(self, labels: object) -> Lives:
         # The same object for as long as they hold, and kept here, so that its id is nobody else's.
         held = self._labelled.get(id(labels))
-        if held is not None and held[0] is labels:
+        if held is not None:
             return held[1]
         if len(self._labelled) >= MAX_LABELS:
             self._labelled = {}
@@ -151,8 +151,6 @@ class QueryObserver:
             found = fingerprint(text) if len(text) <= LONG else fingerprint(_head(text), cut=True)
         with self._lock:
             self.unread_total += len(text) > LONG
-            if len(self._texts) > MAX_TEXTS:
-                self._texts = {}
             self._texts[key] = found
             if loose:
                 self._texts[loose] = found
@@ -189,8 +187,7 @@ def _loose(text: str) -> int | None:
     """The hash of a text without its literals, where they are plain; None elsewhere."""
     if len(text) > LOOSE or _INTRICATE.search(text):
         return None
-    short = _LITERAL.sub("?", text)
-    return None if "'" in short else hash(short)
+    return hash(_LITERAL.sub("?", text))
 
 
 def _joined(labels: Iterable[tuple[str, object]]) -> str:

@@ -36,15 +36,25 @@ class Observer(Protocol):
 class Span:
     """When the transaction of one connection began, and what it failed with.
 
-    began: a moment in seconds, 0 while there is none.
+    began: a moment in seconds, 0 while there is none. query: the observer's own, which is called most.
     """
 
-    __slots__ = ("_error", "began", "observe")
+    __slots__ = ("_error", "_observe", "began", "query")
 
     def __init__(self, observe: Observer) -> None:
-        self.observe = observe
         self._error: str | None = None
         self.began = 0.0
+        self.observe = observe
+
+    @property
+    def observe(self) -> Observer:
+        """Who is told."""
+        return self._observe
+
+    @observe.setter
+    def observe(self, observe: Observer) -> None:
+        self._observe = observe
+        self.query = observe.query
 
     def after(
         self, inside: bool, started: float, ended: float, *, error: str | None = None, committed: bool = False

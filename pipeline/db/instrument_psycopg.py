@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakSet
 
 import psycopg
-from psycopg._server_cursor_base import ServerCursorMixin
 
 from pipeline.core.observer import Observer
 from pipeline.db.watched_psycopg import unwatch, watch
@@ -32,7 +31,7 @@ SEAMS: dict[Any, dict[str, list[str]]] = {  # what is overridden, with the param
         "executemany": ["self", "query", "params_seq"],
         "copy": ["self", "statement", "params"],
     },
-    ServerCursorMixin: {
+    psycopg.ServerCursor: {
         "_declare_gen": ["self", "query", "params"],
         "_fetch_gen": ["self", "num"],
         "_scroll_gen": ["self", "value", "mode"],

@@ -24,16 +24,15 @@ CANCELED = "57014"
 Gen = Generator[Any, Any, Any]
 
 
-class Watch:
+class Watch(Span):
     """What is known of one connection. quiet: what it sends is part of a query that is reported. canceled: a query
     that the server was asked to cancel, (text, seconds), until it is known who asked.
     """
 
-    __slots__ = ("canceled", "observe", "quiet", "span")
+    __slots__ = ("canceled", "quiet")
 
     def __init__(self, observe: Observer) -> None:
-        self.observe = observe
-        self.span = Span(observe)
+        super().__init__(observe)
         self.quiet = False
         self.canceled: tuple[Any, float] | None = None
 
@@ -179,13 +178,13 @@ def report(
         if told == CANCELED and isinstance(connection, psycopg.AsyncConnection):
             watch.canceled = (text, ended - started)
         else:
-            watch.observe.query(_text(connection, text), ended - started, rows=rows, error=told)
+            watch.query(_text(connection, text), ended - started, rows=rows, error=told)
         status = connection.pgconn.transaction_status
         if status in (IDLE, INTRANS, INERROR):
             committed = told is None and text in (b"COMMIT", "COMMIT", b"commit", "commit")
-            watch.span.after(status != IDLE, started, ended, error=told, committed=committed)
+            watch.after(status != IDLE, started, ended, error=told, committed=committed)
         elif connection.closed:
-            watch.span.after(False, started, ended, error=told)
+            watch.after(False, started, ended, error=told)
     except Exception as fault:
         _fault(watch, fault)
 
@@ -196,7 +195,7 @@ def canceled_by(connection: Any, error: str) -> None:
     canceled, watch.canceled = watch.canceled, None
     if canceled is not None:
         try:
-            watch.observe.query(_text(connection, canceled[0]), canceled[1], rows=None, error=error)
+            watch.query(_text(connection, canceled[0]), canceled[1], rows=None, error=error)
         except Exception as fault:
             _fault(watch, fault)
 
@@ -205,7 +204,7 @@ def gone(connection: Any) -> None:
     watch = connection._pgreflex
     if connection.closed:
         try:
-            watch.span.after(False, 0.0, perf_counter(), error="ConnectionClosed")
+            watch.after(False, 0.0, perf_counter(), error="ConnectionClosed")
         except Exception as fault:
             _fault(watch, fault)
 

@@ -51,14 +51,13 @@ GIVEN_NAME = re.compile(r"__asyncpg_[a-z]+_[0-9a-f]+__")  # of a savepoint or po
 MOST_GIVEN = 120  # characters of a statement in which asyncpg may have put such a name
 
 
-class _Watch:
+class _Watch(Span):
     """What is known of one connection. cursors: by portal, [text, seconds, rows]."""
 
-    __slots__ = ("cursors", "observe", "parsed", "span")
+    __slots__ = ("cursors", "parsed")
 
     def __init__(self, observe: Observer) -> None:
-        self.observe = observe
-        self.span = Span(observe)
+        super().__init__(observe)
         self.parsed: dict[str, float] = {}
         self.cursors: dict[str, list[Any]] = {}
 
@@ -119,8 +118,8 @@ class WatchedProtocol(Base):  # type: ignore[misc]  # the driver's class, known 
                 watch.cursors[portal_name] = [state.query, seconds, len(records)]
             else:
                 rows = len(records) or rows_of(tag)
-                watch.observe.query(state.query, seconds, rows=rows, error=None)
-            if watch.span.began or self.is_in_transaction():
+                watch.query(state.query, seconds, rows=rows, error=None)
+            if watch.began or self.is_in_transaction():
                 _transacted(self, ended - seconds, ended, tag)
         except Exception as fault:
             _fault(self, fault)
@@ -151,15 +150,15 @@ class WatchedProtocol(Base):  # type: ignore[misc]  # the driver's class, known 
         try:
             watch = self._pgreflex
             text = query
-            if watch.span.began and len(text) <= MOST_GIVEN and "__asyncpg_" in text:
+            if watch.began and len(text) <= MOST_GIVEN and "__asyncpg_" in text:
                 cursor = watch.cursors.get(text.rsplit(" ", 1)[-1])
                 if cursor is not None:  # MOVE, which is a part of the cursor's way
                     cursor[1] += ended - started
                     cursor[2] += rows_of(tag) or 0
                     return tag
                 text = GIVEN_NAME.sub("given", text)
-            watch.observe.query(text, ended - started, rows=rows_of(tag), error=None)
-            if watch.span.began or self.is_in_transaction():
+            watch.query(text, ended - started, rows=rows_of(tag), error=None)
+            if watch.began or self.is_in_transaction():
                 _transacted(self, started, ended, tag)
         except Exception as fault:
             _fault(self, fault)
@@ -245,7 +244,7 @@ def _done(self: Any, text: str, started: float, rows: int | None, name: str | No
     try:
         watch = self._pgreflex
         started -= watch.parsed.pop(name, 0.0) if name is not None else 0.0
-        watch.observe.query(text, ended - started, rows=rows, error=None)
+        watch.query(text, ended - started, rows=rows, error=None)
         _transacted(self, started, ended, None)
     except Exception as fault:
         _fault(self, fault)
@@ -258,7 +257,7 @@ def _failed(self: Any, text: Any, started: float, error: BaseException, name: st
         started -= watch.parsed.pop(name, 0.0) if name is not None else 0.0
         if text is not None:
             text = text if isinstance(text, str) else UNREADABLE
-            watch.observe.query(text, ended - started, rows=None, error=told)
+            watch.query(text, ended - started, rows=None, error=told)
         if self.is_connected():
             _transacted(self, started, ended, None, told)
         else:
@@ -272,7 +271,7 @@ def _transacted(
 ) -> None:
     watch = self._pgreflex
     committed = tag in ("COMMIT", b"COMMIT")
-    if watch.span.after(self.is_in_transaction(), started, ended, error=error, committed=committed):
+    if watch.after(self.is_in_transaction(), started, ended, error=error, committed=committed):
         for portal in list(watch.cursors):  # a portal lives no longer than its transaction
             _left(self, portal, None)
 
@@ -284,7 +283,7 @@ def _left(self: Any, portal: str, started: float | None, error: str | None = Non
         if cursor is not None:
             text, seconds, rows = cursor
             seconds += perf_counter() - started if started is not None else 0.0
-            self._pgreflex.observe.query(text, seconds, rows=rows, error=error)
+            self._pgreflex.query(text, seconds, rows=rows, error=error)
     except Exception as fault:
         _fault(self, fault)
 
@@ -294,7 +293,7 @@ def _gone(self: Any, error: str) -> None:
     try:
         for portal in list(self._pgreflex.cursors):
             _left(self, portal, None, error)
-        self._pgreflex.span.after(False, 0.0, perf_counter(), error=error)
+        self._pgreflex.after(False, 0.0, perf_counter(), error=error)
     except Exception as fault:
         _fault(self, fault)
 
@@ -331,7 +330,7 @@ def watch(connection: Any, observe: Observer) -> str | None:
         return "the connection is closed"
     if type(protocol) is WatchedProtocol:
         if protocol._pgreflex.observe is not observe:
-            protocol._pgreflex.observe = protocol._pgreflex.span.observe = observe
+            protocol._pgreflex.observe = observe
         return None
     if type(protocol) is not Base:
         return f"its protocol is a {type(protocol).__name__}"

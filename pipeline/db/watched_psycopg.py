@@ -26,7 +26,6 @@ from typing import Any
 
 import psycopg
 from psycopg._queries import PostgresClientQuery  # what binds arguments into the text
-from psycopg._server_cursor_base import ServerCursorMixin
 
 from pipeline.core.observer import UNREADABLE, Observer
 from pipeline.db.psycopg_reports import (
@@ -63,7 +62,11 @@ def subclass(given: type) -> type:
             asynchronous = issubclass(given, psycopg.AsyncConnection)
             made = (_async_connection if asynchronous else _sync_connection)(_connection(given))
         else:
-            made = _server_cursor(_cursor(given)) if issubclass(given, ServerCursorMixin) else _cursor(given)
+            made = (
+                _server_cursor(_cursor(given))
+                if issubclass(given, (psycopg.ServerCursor, psycopg.AsyncServerCursor))
+                else _cursor(given)
+            )
             made = (_async_cursor if issubclass(given, psycopg.AsyncCursor) else _sync_cursor)(made)
         made.__name__, made.__qualname__, made.__module__ = given.__name__, given.__qualname__, given.__module__
         made._pgreflex_before = given
@@ -74,7 +77,7 @@ def subclass(given: type) -> type:
 def watch(connection: Any, observe: Observer) -> None:
     """Report what this connection does from now on. Raises TypeError when it is of another shape."""
     if hasattr(type(connection), "_pgreflex_before"):
-        connection._pgreflex.observe = connection._pgreflex.span.observe = observe
+        connection._pgreflex.observe = observe
         return
     if not {"cursor_factory", "server_cursor_factory"} <= vars(connection).keys():
         raise TypeError("a connection keeps the classes of its cursors elsewhere")

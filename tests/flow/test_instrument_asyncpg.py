@@ -8,6 +8,7 @@ import io
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 import asyncpg
@@ -167,6 +168,8 @@ async def test_errors_are_told_by_sqlstate_and_timeouts_and_cancellation_apart(
     with pytest.raises(asyncpg.DataError):
         await watched.fetch("select $1::int", "a secret")
     with pytest.raises(TypeError):
+        await watched.executemany("insert into item values ($1)", 7)
+    with pytest.raises(TypeError):
         await watched.execute(7)  # type: ignore[arg-type]  # which ends the connection
     errors = [(text, error) for text, _, error in listener.take() if error]
     assert errors == [
@@ -175,6 +178,7 @@ async def test_errors_are_told_by_sqlstate_and_timeouts_and_cancellation_apart(
         ("select pg_sleep($1)", "57014"),
         ("select pg_sleep(11)", "CancelledError"),
         ("select $1::int", "22000"),  # the driver refused the argument
+        ("insert into item values ($1)", "TypeError"),
         ("<unparsable query>", "TypeError"),
     ]
 
@@ -191,11 +195,14 @@ async def test_a_transaction_ends_with_its_connection(watched: asyncpg.Connectio
 async def test_the_time_of_parsing_is_part_of_the_first_execution(
     watched: asyncpg.Connection, listener: Listener
 ) -> None:
-    slow_to_parse = "select " + " + ".join(["1"] * 2_000)
-    for _ in range(3):
-        await watched.fetchval(slow_to_parse)
-    first, *later = [one.seconds for one in listener.heard]
-    assert first > max(later)
+    statement = await watched.prepare("select " + " + ".join(["1"] * 2_000))
+    for first in (True, False):
+        began = perf_counter()
+        await statement.fetch()
+        assert (listener.heard[-1].seconds > perf_counter() - began) is first
+    for n in range(100):
+        await watched.prepare(f"select {n}")  # and never run
+    assert len(watched._protocol._pgreflex.parsed) <= watched_asyncpg.MOST_PARSED
 
 
 @pytest.mark.parametrize("opened", [False, True])

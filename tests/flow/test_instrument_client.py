@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import pipeline
+from handlers import query_texts
 from pipeline.app import instrumenting
 from pipeline.app.instrumenting import observer
 from pipeline.app.timing import recorder
@@ -72,6 +73,7 @@ async def test_of_several_clients_the_first_reads_and_then_the_next(dsn: str) ->
     async with pipeline.Client(dsn, pump=False, self_check=False, slow_ms=5) as one:
         async with pipeline.Client(dsn, pump=False, self_check=False, slow_ms=7) as other:
             assert instrumenting.reads(one.texts)
+            assert not instrumenting.reads(other.texts)
             assert observer.slow_ms == 5
             instrumenting.leave(one.texts)
             assert instrumenting.reads(other.texts)
@@ -96,12 +98,23 @@ async def test_what_is_of_no_known_driver_is_refused_and_the_health_says_so(dsn:
     engine.dispose()
 
 
-async def test_what_the_database_does_not_take_is_written_later(dsn: str, sql: asyncpg.Connection) -> None:
+async def test_a_driver_that_cannot_be_read_at_all_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(instrumenting._DRIVERS, "psycopg", "pipeline.db.instrument_nothing")
+    with psycopg.connect(dsn) as connection:
+        assert pipeline.uninstrument(pipeline.instrument(connection)) is connection
+    assert observer.refusals["psycopg.Connection"].startswith("ModuleNotFoundError")
+
+
+async def test_what_the_database_does_not_take_is_written_later(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_texts, "BATCH", 1)
     async with pipeline.Client(dsn, pump=False, self_check=False) as client:
         await sql.execute("alter table pipeline.query rename to elsewhere")
-        observer.query("select somewhat", 0.001, rows=1, error=None)
+        for text in ("select somewhat", "select more"):
+            observer.query(text, 0.001, rows=1, error=None)
         await eventually(lambda: not client.texts.healthy().ok)
         await sql.execute("alter table pipeline.elsewhere rename to query")
         await eventually(lambda: client.texts.healthy().ok)
     texts = [row["text"] for row in await sql.fetch("select text from pipeline.query")]
-    assert texts == ["select somewhat"]
+    assert sorted(texts) == ["select more", "select somewhat"]
