@@ -52,7 +52,8 @@ class Screen:
 def line(status: Status) -> str:
     """The status in one line."""
     feed, cache, jobs = status.feed, status.cache, status.jobs
-    p95 = max((s.latency.p95 for s in status.series if s.latency.p95 is not None), default=None)
+    timed = (one.latency.p95 for one in status.series if one.source == "table")
+    p95 = max((p95 for p95 in timed if p95 is not None), default=None)
     alerts = ", ".join(f"{alert.rule} {alert.state}" for alert in status.alerts) or "none"
     return "  ".join(
         (
@@ -109,7 +110,7 @@ def _series(series: Iterable[SeriesStatus]) -> Table:
             milliseconds(one.max_ms),
         )
         for one in sorted(series, key=lambda one: one.name)
-        if one.name.startswith("pgbench")
+        if one.source == "table"
     ]
     return _table(("statements", "count", "p50", "p95", "p99", "max"), rows, right=True)
 

@@ -51,3 +51,16 @@ async def read_branch(cache: Reads, branch: int) -> int | None:
     """The balance of a branch, which every third write or so changes; None when there is no such branch."""
     rows = await cache.query(statement("demo/branch"), branch, tags=[f"pgbench_branches:{branch}"])
     return rows[0]["balance"] if rows else None
+
+
+class Fetches(Protocol):
+    """The part of a pool that the demo's reader uses."""
+
+    async def fetch(self, query: str, *args: Any) -> Any: ...
+
+
+async def look(pool: Fetches, account: int, branch: int) -> None:
+    """What a page about a customer would ask past the cache: three queries, of which one is slow."""
+    await pool.fetch(statement("demo/account"), account)
+    await pool.fetch(statement("demo/history"), account)
+    await pool.fetch(statement("demo/richest"), branch)
