@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 import pytest
 
+from pipeline.core.centroids import pack
 from pipeline.core.series import usable
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
@@ -75,11 +76,11 @@ async def test_a_name_reads_the_union_of_its_label_sets_and_never_a_mean_of_perc
 
 
 async def test_a_span_begins_where_it_should_whatever_is_rolled_up(db: Database, sql: asyncpg.Connection) -> None:
-    ages = [20, 70, 280, 900, 3_000, 3_700, 9_000, 40_000, 90_000, 200_000, 700_000, 3_000_000]
+    ages = [20, 70, 280, 297, 900, 3_000, 3_700, 7_400, 9_000, 40_000, 90_000, 200_000, 700_000, 3_000_000]
     for age in ages:
         await store(db, "a", [float(age)], at=NOON - age, errors=1)
     await stand_at(sql, NOON + 2)
-    spans = [60, 290, 600, 1_200, 3_600, 7_200, 30_000, 86_400, 120_000, 400_000, 2_000_000, 8_000_000]
+    spans = [60, 290, 600, 1_200, 3_600, 7_300, 30_000, 86_400, 120_000, 400_000, 2_000_000, 8_000_000]
     edges = [5, 5, 5, 60, 60, 60, 300, 300, 300, 3_600, 3_600, 86_400]
 
     async def check() -> None:
@@ -183,9 +184,9 @@ async def test_slow_queries_are_told_by_fingerprint_with_text_and_share(
     assert await order("p50", 2) == ["other", two]
     assert await order("calls", 1) == [two]
     assert await order("total", labels='{"endpoint": "/cart"}') == [one]
-    assert await sql.fetchval(
-        "select pipeline.percentile('query', 1, labels => $1)", json.dumps({"fingerprint": two})
-    )
+    counted = "select count from pipeline.timing_totals('query', labels => $1)"
+    assert await sql.fetchval(counted, json.dumps({"fingerprint": two})) == 3
+    assert await sql.fetchval(counted, json.dumps({"fingerprint": one, "endpoint": "/cart"})) == 2
 
 
 async def test_the_greatest_series_are_told_in_order(db: Database, sql: asyncpg.Connection) -> None:
@@ -241,6 +242,7 @@ async def test_the_greatest_series_are_told_in_order(db: Database, sql: asyncpg.
         ("timing_history('a', '1 hour', '-1 minute')", "does not fit"),
         ("timing_history('a', '1 hour', '7 seconds')", "does not fit"),
         ("timing_history('a', '3 days', '1 minute')", "does not fit"),
+        ("timing_history('a', '8 days', '10 minutes')", "does not fit"),
         ("timing_history('a', '400 days', '1 hour')", "does not fit"),
     ],
 )
@@ -255,11 +257,26 @@ async def test_a_question_that_cannot_be_meant_is_refused_with_the_reason(
 async def test_absurd_values_and_spans_break_no_reading(db: Database, sql: asyncpg.Connection) -> None:
     await store(db, "a", [0.0, 5e-324, 5e-324, 1e-300, 1e12, 1e12])
     await store(db, "tiny", [5e-324, 5e-324, 1e-323])
+    await sql.execute(
+        "insert into pipeline.timing_series (series, source, name, labels, first_at, last_at)"
+        " values ('wide', 'span', 'wide', '{}', now(), 'infinity')"
+    )
+    await sql.execute(
+        "insert into pipeline.timing_batch (writer, number, start, written_at, series, digests)"
+        " select gen_random_uuid(), 1, to_timestamp($1::int), now(), array[id],"
+        " array[row(id, 4, 4e-323, 5e-324, 1e-323, 0, 0, 0, $2::smallint[])::pipeline.timing_digest]"
+        " from pipeline.timing_series where series = 'wide'",
+        NOON,
+        pack([0.0], [4.0]),
+    )
     await stand_at(sql, NOON + 10)
-    rows = await sql.fetch("select * from pipeline.latency('1000 years')")
-    assert {row["series"]: (row["count"], row["max"]) for row in rows} == {"a": (6, 1e12), "tiny": (3, 1e-323)}
+    rows = await sql.fetch("select * from pipeline.latency('100000 years')")
+    assert {row["series"]: (row["count"], row["max"]) for row in rows} == {
+        "a": (6, 1e12), "tiny": (3, 1e-323), "wide": (4, 1e-323),
+    }  # fmt: skip
     for q in (0, 0.3, 0.5, 0.7, 1):
-        assert await sql.fetchval("select pipeline.percentile('tiny', $1)", q) <= 1e-323
-    for series, count in (("a", 6), ("tiny", 3)):
+        for series in ("tiny", "wide"):
+            assert await sql.fetchval("select pipeline.percentile($1, $2)", series, q) <= 1e-323
+    for series, count in (("a", 6), ("tiny", 3), ("wide", 4)):
         found = await sql.fetchval("select sum(count) from pipeline.latency_histogram($1)", series)
         assert found == count
