@@ -14,6 +14,7 @@ import click
 
 from pipeline import __version__
 from pipeline.cli.activity import activity
+from pipeline.cli.alerts import alerts
 from pipeline.cli.cache import cache
 from pipeline.cli.check import check
 from pipeline.cli.daemon import health, status
@@ -37,7 +38,7 @@ from pipeline.errors import DatabaseUnavailable, PgreflexError
 
 VERBS = (
     run, demo, migrate, watch, unwatch, watched, emit, enqueue, jobs, queues, workers, workflows, schedules,
-    timings, activity, cache, check, status, health, version,
+    timings, activity, alerts, cache, check, status, health, version,
 )  # fmt: skip
 HELP = """Reflexes for Postgres: caches, percentiles, alerts and jobs, driven by events.
 

@@ -5,14 +5,16 @@ Owns: the writing of pipeline.alert_rule. Must not know how rules are judged; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Unpack
 
 import msgspec
 
 from pipeline.core.alert_definition import Definition, RuleFields, RuleHealth
-from pipeline.db.connection import Database
-from pipeline.errors import UsageError
+from pipeline.db.connection import Database, translated
+from pipeline.db.statements import statement
+from pipeline.errors import QueryFailed, UsageError
 
 
 class AlertRules:
@@ -26,11 +28,33 @@ class AlertRules:
 
         Raises UsageError for a field that there is not, QueryFailed with the reason for what cannot be meant.
         """
-        try:
-            rule = msgspec.convert({"name": name, **fields}, Definition)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"alert rule {name}: {error}", hint="docs/alerts.md lists the fields.") from None
+        rule = _definition(name, fields)
         return int(await self._database.fetchval("alerts/set_rule", msgspec.json.encode(rule).decode()))
+
+    async def edit(self, name: str, **fields: Unpack[RuleFields]) -> str | None:
+        """Change what is given of a rule and keep the rest. Returns its origin; None when there is no such rule.
+
+        Raises UsageError for a field that there is not, QueryFailed with the reason for what cannot be meant.
+        """
+        _definition(name, fields)
+        row = await self._database.fetchrow("alerts/edit_rule", name, msgspec.json.encode(fields).decode())
+        return None if row is None else str(row["origin"])
+
+    async def refusals(self, rules: Sequence[Definition]) -> dict[str, QueryFailed]:
+        """Which of these rules the database would not take, by name, with the reason; nothing is kept of them."""
+        refused: dict[str, QueryFailed] = {}
+        with suppress(_TriedOnly):
+            async with self._database.transaction() as connection:
+                for rule in rules:
+                    text = msgspec.json.encode(rule).decode()
+                    try:
+                        with translated():
+                            async with connection.transaction():
+                                await connection.execute(statement("alerts/set_rule"), text)
+                    except QueryFailed as error:
+                        refused[rule.name] = error
+                raise _TriedOnly
+        return refused
 
     async def remove(self, name: str) -> bool:
         """Delete a rule; what it had firing is resolved. Returns whether there was one."""
@@ -52,3 +76,14 @@ class AlertRules:
         """
         text = msgspec.json.encode(rules).decode()
         return {row["name"]: row["problem"] for row in await self._database.fetch("alerts/follow_rules", text)}
+
+
+class _TriedOnly(Exception):
+    """Rolls back what was only tried."""
+
+
+def _definition(name: str, fields: Mapping[str, object]) -> Definition:
+    try:
+        return msgspec.convert({"name": name, **fields}, Definition)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"alert rule {name}: {error}", hint="docs/alerts.md lists the fields.") from None

@@ -1,0 +1,150 @@
+"""`pgreflex alerts`: what fires, since when, why, and what happened.
+
+Owns: the verbs that look. How it looks is in alert_lines.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from pipeline.cli import alert_lines as lines
+from pipeline.cli.alert_flags import RULE, SEVERITY, STATE, ask, limit, over, tell
+from pipeline.cli.alert_rules import rules
+from pipeline.cli.flags import Verbs
+from pipeline.cli.session import Session, pass_session
+from pipeline.cli.timing_flags import width
+from pipeline.cli.timing_lines import shown
+from pipeline.core.span import show_span
+from pipeline.db.alert_view import AlertRow, AlertViews, ChangeRow, RuleRow
+
+SHOWN_CHANGES = 15
+SHOWN_INSTANCES = 50
+SHOWN_SECONDS = 30 * 86_400.0
+
+
+@click.group(cls=Verbs, short_help="What fires, since when and why; rules.")
+def alerts() -> None:
+    """What fires, since when and why; what happened; and the rules. Read from tables, so no daemon has to run,
+    but one has to for alerts to be judged and told.
+
+    Example: pgreflex alerts list
+    """
+
+
+@alerts.command("list", short_help="What fires, pends or was just resolved.")
+@STATE
+@SEVERITY
+@RULE
+@limit(200)
+@pass_session
+def list_(
+    session: Session, *, state: Sequence[str] | None, severity: Sequence[str] | None, rule: str | None, limit: int
+) -> None:
+    """List the alerts that fire or pend, and those that were resolved within 15 minutes, the gravest first.
+
+    Example: pgreflex alerts list --state firing --json
+    """
+
+    async def work(views: AlertViews) -> list[AlertRow]:
+        if rule is not None:
+            await views.known(rule)
+        return await views.alerts(states=state, severities=severity, rule=rule, limit=limit + 1)
+
+    found = ask(session, work)
+    if session.json:
+        session.print_json(found[:limit])
+    elif found:
+        tell(session, lines.alerts(found[:limit], width(session)))
+    else:
+        session.hint("Nothing like that at present." if state or severity or rule else "No alert fires or pends.")
+    if len(found) > limit:
+        session.hint(f"There are more than {limit}; --limit shows more, --rule and --severity fewer.")
+
+
+@alerts.command(short_help="Everything about one rule or alert.")
+@click.argument("rule")
+@click.argument("instance", required=False)
+@pass_session
+def show(session: Session, rule: str, instance: str | None) -> None:
+    """Tell everything about a rule or a raised alert: how it is measured, where its instances stand, and what
+    happened in 30 days. INSTANCE is the name of one, `label=value`, or a part of its name.
+
+    Example: pgreflex alerts show "slow query" fingerprint=3fb2c01d9e7a4f10
+    """
+    found = ask(session, lambda views: _shown(views, rule, instance))
+    if session.json:
+        session.print_json(found)
+    else:
+        tell(session, _described(found, width(session)))
+
+
+class Shown(msgspec.Struct, kw_only=True):
+    """Everything about one rule or raised alert, or one instance of it. rule: None for what SQL raised."""
+
+    name: str
+    instance: str | None
+    rule: RuleRow | None
+    alerts: list[AlertRow]
+    history: list[ChangeRow]
+
+
+async def _shown(views: AlertViews, rule: str, text: str | None) -> Shown:
+    await views.known(rule)
+    instance = None if text is None else await views.instance(rule, text)
+    return Shown(
+        name=rule,
+        instance=instance,
+        rule=await views.rule(rule),
+        alerts=await views.alerts(rule=rule, instance=instance),
+        history=await views.history(SHOWN_SECONDS, rule=rule, instance=instance, limit=SHOWN_CHANGES),
+    )
+
+
+def _described(told: Shown, columns: int) -> list[str]:
+    out = lines.rule(told.rule, columns) if told.rule else [f"{shown(told.name)}  (raised by SQL)"]
+    if len(told.alerts) == 1:
+        out += ["", *lines.life(told.alerts[0], columns)]
+    elif told.alerts:
+        out += ["", *lines.alerts(told.alerts[:SHOWN_INSTANCES], columns)]
+        if len(told.alerts) > SHOWN_INSTANCES:
+            out.append(
+                f"and {len(told.alerts) - SHOWN_INSTANCES:,} more; `pgreflex alerts list --rule` lists them"
+            )
+    else:
+        out += ["", "It neither fires nor pends."]
+    if told.history:
+        out += ["", *lines.history(told.history, columns, of_one=True)]
+    return out
+
+
+@alerts.command(short_help="What happened, the newest first.")
+@over("1d")
+@RULE
+@limit(50)
+@pass_session
+def history(session: Session, *, over: float, rule: str | None, limit: int) -> None:
+    """Tell how alerts went from state to state, the newest first. It is kept for 90 days.
+
+    Example: pgreflex alerts history --over 7d --rule "slow query"
+    """
+
+    async def work(views: AlertViews) -> list[ChangeRow]:
+        if rule is not None:
+            await views.known(rule)
+        return await views.history(over, rule=rule, limit=limit + 1)
+
+    found = ask(session, work)
+    if session.json:
+        session.print_json(found[:limit])
+    elif found:
+        tell(session, lines.history(found[:limit], width(session)))
+    else:
+        session.hint(f"Nothing changed in the last {show_span(over)}.")
+    if len(found) > limit:
+        session.hint(f"There is more; --limit shows more than {limit}.")
+
+
+alerts.add_command(rules)
