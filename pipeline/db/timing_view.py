@@ -16,13 +16,15 @@ from typing import Any
 import msgspec
 
 from pipeline.db.connection import Database, Record
+from pipeline.db.job_view import CANCELED, LOOK_SECONDS
 from pipeline.db.plans import PlanStore
-from pipeline.errors import QueryFailed, UsageError
+from pipeline.errors import Busy, QueryFailed, UsageError
 
 ORDERS = ("total", "calls", "errors", "mean", "max", "p50", "p95", "p99")
 REFUSED = "22023"  # what our functions say of an argument that cannot be meant
 UNWRITABLE = ("22021", "22P05")  # a zero byte in a text, and in JSON
 OTHER = "other"
+PATIENCE_SECONDS = LOOK_SECONDS + 5.0  # the server gives up first, and says so
 
 Labels = Mapping[str, str] | None
 
@@ -124,7 +126,7 @@ class Known(msgspec.Struct, frozen=True):
 
 class TimingViews:
     """database: open. Spans and steps are seconds. Every method raises UsageError for an argument that cannot be
-    meant, in the server's own words."""
+    meant, in the server's own words, and Busy when reading takes too long."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -137,7 +139,7 @@ class TimingViews:
         """The greatest series. per: `name` merges all label sets of a name."""
         with _meant():
             rows = await self._db.fetch(
-                "timings/top_series", over, by, most, source, name, _json(labels), per, timeout=LOOK_SECONDS
+                "timings/top_series", over, by, most, source, name, _json(labels), per, timeout=PATIENCE_SECONDS
             )
         return [_series(row) for row in rows]
 
@@ -147,20 +149,22 @@ class TimingViews:
         """The queries that took the most."""
         with _meant():
             rows = await self._db.fetch(
-                "timings/slow_queries", over, by, most, _json(labels), timeout=LOOK_SECONDS
+                "timings/slow_queries", over, by, most, _json(labels), timeout=PATIENCE_SECONDS
             )
         return [QueryRow(**_in_ms(row)) for row in rows]
 
     async def totals(self, series: str, spans: Sequence[float], *, labels: Labels = None) -> list[Totals]:
         """One series over each of `spans`. A bare name means all its label sets, merged."""
         with _meant():
-            rows = await self._db.fetch("timings/totals", series, _json(labels), list(spans), timeout=LOOK_SECONDS)
+            rows = await self._db.fetch(
+                "timings/totals", series, _json(labels), list(spans), timeout=PATIENCE_SECONDS
+            )
         return [Totals(over_seconds=row["over"], **_in_ms(row, "over")) for row in rows]
 
     async def histogram(self, series: str, over: float, *, labels: Labels = None) -> list[Bucket]:
         """How a series is spread; nothing where there are no timings."""
         with _meant():
-            rows = await self._db.fetch("timings/histogram", series, over, _json(labels), timeout=LOOK_SECONDS)
+            rows = await self._db.fetch("timings/histogram", series, over, _json(labels), timeout=PATIENCE_SECONDS)
         return [Bucket(*row.values()) for row in rows]
 
     async def history(
@@ -170,7 +174,7 @@ class TimingViews:
         with _meant():
             rows = await self._db.fetch(
                 "timings/history", [one for one, _ in series], [_json(labels) for _, labels in series], over, step,
-                timeout=LOOK_SECONDS,
+                timeout=PATIENCE_SECONDS,
             )  # fmt: skip
         found: list[list[Point]] = [[] for _ in series]
         for row in rows:
@@ -186,7 +190,6 @@ class TimingViews:
         return [row["fingerprint"] for row in await self._db.fetch("timings/fingerprints", beginning)]
 
 
-LOOK_SECONDS = 20.0
 _DURATIONS = ("total", "mean", "p50", "p95", "p99", "min", "max")
 
 
@@ -212,6 +215,11 @@ def _meant() -> Iterator[None]:
     except QueryFailed as error:
         if error.sqlstate in UNWRITABLE:
             raise UsageError("a zero byte is in no name and no label", hint="Leave it out.") from error
+        if error.sqlstate == CANCELED:
+            raise Busy(
+                "the timings could not be read in time, because there are too many of them",
+                hint="Ask for a shorter span, for one name, or for an order that is no percentile.",
+            ) from error
         if error.sqlstate != REFUSED:
             raise
         raise UsageError(error.message.partition(": ")[2] or error.message, hint=error.hint) from error

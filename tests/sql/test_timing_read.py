@@ -13,6 +13,8 @@ from pipeline.core.centroids import pack
 from pipeline.core.series import usable
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
+from pipeline.db.timing_view import TimingViews
+from pipeline.errors import Busy
 from tests.sql.test_latency import NOON, part, roll_up, write
 from tests.time_kit import stand_at
 
@@ -280,3 +282,11 @@ async def test_absurd_values_and_spans_break_no_reading(db: Database, sql: async
     for series, count in (("a", 6), ("tiny", 3), ("wide", 4)):
         found = await sql.fetchval("select sum(count) from pipeline.latency_histogram($1)", series)
         assert found == count
+
+
+async def test_reading_that_takes_too_long_is_given_up_with_what_to_do(dsn: str, sql: asyncpg.Connection) -> None:
+    async with Database(dsn, settings={"statement_timeout": "100ms"}) as db, sql.transaction():
+        await sql.execute("lock table pipeline.timing_series in access exclusive mode")
+        with pytest.raises(Busy) as caught:
+            await TimingViews(db).top_series(60.0)
+    assert "shorter span" in caught.value.hint
