@@ -367,3 +367,39 @@ async def test_pruning_keeps_what_was_not_delivered(dsn: str, sql: asyncpg.Conne
         await store.delivered(second.notice.id, "log")
         await store.prune()
     assert await sql.fetchval("select count(*) from pipeline.alert_notice") == 0
+
+
+async def test_a_storm_wakes_the_evaluator_ten_times_a_second_at_most(sql: asyncpg.Connection, dsn: str) -> None:
+    events = "select count(*) from pipeline.outbox where name = 'pipeline.alert'"
+    before = await sql.fetchval(events)
+    began = await sql.fetchval("select clock_timestamp()")
+    for _ in range(50):
+        await sql.execute("select pipeline.raise_alert('storm', 'x'), pipeline.resolve_alert('storm')")
+    took = (await sql.fetchval("select clock_timestamp()") - began).total_seconds()
+    sent = await sql.fetchval(events) - before
+    assert 1 <= sent <= took * 10 + 1
+    await sql.execute("select setval('pipeline.alert_bell', 4102444800000)")  # a clock that was ahead
+    await sql.execute("select pipeline.raise_alert('storm', 'x')")
+    assert await sql.fetchval(events) - before == sent + 1
+    assert len(await judge_all(dsn)) == 101
+
+
+async def test_labels_of_any_json_name_an_instance_and_none_stops_the_inbox(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    for labels in (
+        '{"n": 1e400}',
+        '{"a": null, "b": [1, {"c": 2}]}',
+        '{"u": "\\u00e9\\"x"}',
+        '{"n": 1.50}',
+    ):
+        await sql.execute("select pipeline.raise_alert('odd', 'x', labels => $1)", labels)
+    await judge_all(dsn)
+    found = [instance for _, instance, _ in await states(sql)]
+    assert len(found) == 4
+    named = await sql.fetch("select instance, pipeline.series_name('', labels) as name from pipeline.alert_state")
+    assert all(row["instance"] == row["name"] for row in named)
+    assert await sql.fetchval("select count(*) from pipeline.alert_inbox") == 0
+    for refused in ("null", "[]", '"x"', '{"a": "' + "x" * 1_000 + '"}'):
+        with pytest.raises(asyncpg.InvalidParameterValueError):
+            await sql.execute("select pipeline.raise_alert('odd', 'x', labels => $1)", refused)
