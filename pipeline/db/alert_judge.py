@@ -61,7 +61,7 @@ class AlertJudge:
         self._database = database
         self._grace = grace
         self.local = local or {}
-        self._query_seconds = query_seconds
+        self.query_seconds = query_seconds
 
     async def due_rules(self) -> list[DueRule]:
         """The enabled rules of which a window has closed and was not judged."""
@@ -113,7 +113,7 @@ class AlertJudge:
         partial, counters = False, None
         if rule.query is not None:
             readings, partial = await run_query(
-                self._database.dsn, rule.query, most=rule.max_instances, seconds=self._query_seconds
+                self._database.dsn, rule.query, most=rule.max_instances, seconds=self.query_seconds
             )
         elif rule.kind.kind == "local":
             local = self.local.get(rule.metric)

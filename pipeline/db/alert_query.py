@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
+import asyncpg
 import msgspec
 
 from pipeline.core.alert_metric import Reading, reading_of
@@ -69,4 +71,5 @@ async def _rows(dsn: str | None, query: str, limit: int, seconds: float) -> list
             await transaction.rollback()
             return [row[0] for row in found]
     finally:
-        connection.terminate()
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await connection.close(timeout=2)  # which also sees to it that the server gives up a query

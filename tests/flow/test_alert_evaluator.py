@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from handlers.alerts import AlertEvaluator
+from handlers.alerts import PLACES, AlertEvaluator
 from handlers.latency import LatencyRecorder
 from handlers.sinks import LogSink, Sink, WebhookSink, signature
 from pipeline.core.alert_notice import Notice
@@ -64,8 +64,11 @@ class Broken:
 
 
 @asynccontextmanager
-async def running(db: Database, sinks: Sequence[Sink], *, leads: bool = True) -> AsyncIterator[AlertEvaluator]:
-    evaluator = AlertEvaluator(AlertStore(db), AlertJudge(db), sinks, leading=lambda: leads, chance=lambda: 0.0)
+async def running(
+    db: Database, sinks: Sequence[Sink], *, leads: bool = True, query_seconds: float = 5.0
+) -> AsyncIterator[AlertEvaluator]:
+    judge = AlertJudge(db, query_seconds=query_seconds)
+    evaluator = AlertEvaluator(AlertStore(db), judge, sinks, leading=lambda: leads, chance=lambda: 0.0)
     await evaluator.start()
     task = asyncio.create_task(evaluator.run())
     try:
@@ -245,53 +248,57 @@ async def test_a_rule_that_cannot_be_judged_says_why_and_holds_up_no_other(
     assert await sql.fetchval(problem, "fine") is None
 
 
-async def test_queries_that_never_end_hold_up_no_other_rule_and_no_raised_alert(
-    db: Database, sql: asyncpg.Connection
-) -> None:
+ENDLESS = (
+    "select count(*) from pg_stat_activity"
+    " where query like '%pg_sleep(3600)%' and datname = current_database() and pid <> pg_backend_pid()"
+)
+
+
+async def make_endless(sql: asyncpg.Connection, count: int) -> None:
+    """Rules that never end, due for longer than all others."""
     await sql.execute("delete from pipeline.alert_rule")
-    for number in range(3):
-        await sql.execute(
-            "select pipeline.alert_rule_set($1, query => 'select pg_sleep(3600)', over => '5 s')",
-            f"endless {number}",
-        )
+    rule = "select pipeline.alert_rule_set($1, query => $2, over => '5 s', need => 1)"
+    for number in range(count):
+        await sql.execute(rule, f"endless {number}", "select pg_sleep(3600)")
+    await sql.execute("update pipeline.alert_progress set judged_until = now() - interval '2 minutes'")
+    await sql.execute(rule, "mine", "select 1 as one")
     await sql.execute(
         "select pipeline.alert_rule_set('fine', 'db.connections', threshold => 0, over => '5 s', need => 1)"
     )
-    await sql.execute(
-        "select pipeline.alert_rule_set('mine', query => 'select 1 as one', over => '5 s', need => 1)"
-    )
-    await sql.execute("update pipeline.alert_progress set judged_until = now() - interval '1 minute'")
-    await sql.execute(
-        "update pipeline.alert_progress as p set judged_until = now() - interval '2 minutes'"
-        " from pipeline.alert_rule as r where r.id = p.rule_id and r.name like 'endless%'"
-    )
+    await sql.execute("update pipeline.alert_progress set judged_until = judged_until - interval '1 minute'")
+
+
+async def test_queries_that_never_end_hold_up_no_other_rule_and_no_raised_alert(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    await make_endless(sql, 3)
     kept = Kept()
-    endless = (
-        "select count(*) from pg_stat_activity"
-        " where query like '%pg_sleep(3600)%' and datname = current_database() and pid <> pg_backend_pid()"
-    )
-    evaluator = AlertEvaluator(AlertStore(db), AlertJudge(db, query_seconds=3.0), [kept], chance=lambda: 0.0)
-    await evaluator.start()
-    task = asyncio.create_task(evaluator.run())
-    try:
+    async with running(db, [kept], query_seconds=60.0) as evaluator:
 
         async def all_are_at_it() -> bool:
-            return await sql.fetchval(endless) == 3
+            return await sql.fetchval(ENDLESS) == 3
 
         await eventually(all_are_at_it)
         await sql.execute("select pipeline.raise_alert('raised', 'x')")
-        await eventually(lambda: {"fine", "raised"} <= {notice.rule for notice in kept.told})
+        await evaluator.handle(RAISED)
+        await eventually(lambda: {notice.rule for notice in kept.told} == {"fine", "raised"})
         assert await all_are_at_it(), "they were told while the queries ran"
-        await eventually(lambda: "mine" in {notice.rule for notice in kept.told}, why="a place for another query")
-    finally:
         await evaluator.stop()
-        async with asyncio.timeout(5):
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def nothing_runs() -> bool:
-        return await sql.fetchval(endless) == 0
+        async def nothing_runs() -> bool:
+            return await sql.fetchval(ENDLESS) == 0
 
-    await eventually(nothing_runs, why="the end of the queries, soon after that of the evaluator")
+        await eventually(nothing_runs, why="the end of the queries with that of the evaluator")
+
+
+async def test_a_query_that_never_ends_loses_its_place_to_the_next(
+    db: Database, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLACES, True, 1)
+    await make_endless(sql, 1)
+    kept = Kept()
+    async with running(db, [kept], query_seconds=0.5):
+        await eventually(lambda: "mine" in {notice.rule for notice in kept.told})
 
 
 async def test_an_evaluator_outlives_a_database_that_is_away(dsn: str, sql: asyncpg.Connection) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from pipeline.core.alert_metric import METRICS
+from pipeline.core.alert_metric import METRICS, Reading
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.connection import Database
 from tests.alert_kit import NOON, health, judge_all, over, set_rule, states, write
@@ -129,7 +129,7 @@ async def test_a_series_that_has_become_twice_as_slow_as_on_earlier_days_fires(
     await set_rule(
         sql, "regression", metric="latency.regression", series="%", threshold=2.0, need=1, min_samples=100
     )
-    for name, days, ms in (("steady", 4, 90.0), ("slower", 4, 100.0), ("young", 2, 100.0), ("quick", 4, 4.0)):
+    for name, days, ms in (("steady", 4, 90.0), ("slower", 4, 100.0), ("young", 2, 100.0), ("quick", 4, 4.9)):
         for day in range(1, days + 1):
             before = 90.0 if name == "steady" else 2.0 if name == "quick" else 20.0 + day
             await write(dsn, hour - day * 24 * HOUR + 600, before, series=name, count=120)
@@ -238,4 +238,34 @@ async def test_two_judges_at_once_count_what_a_counter_grew_by_once(sql: asyncpg
         await stand_at(sql, NOON + 5 * window)
         async with Database(dsn, max_size=4) as db:
             await asyncio.gather(*(AlertJudge(db).judge(rule) for _ in range(3)))
-    assert await sql.fetchval("select bad from pipeline.alert_state") == 3
+    held = "select bad, silent from pipeline.alert_state"
+    assert tuple(await sql.fetchrow(held)) == (3, 0)
+    await sql.execute("select setval('pipeline.alert_losses', 1000)")
+    await stand_at(sql, NOON + 100)
+    await judge_all(dsn)
+    assert tuple(await sql.fetchrow(held)) == (3, 1), "nothing is known of the minute in which nobody looked"
+    await sql.execute("select nextval('pipeline.alert_losses')")
+    await stand_at(sql, NOON + 105)
+    await judge_all(dsn)
+    assert tuple(await sql.fetchrow("select silent, value from pipeline.alert_state")) == (0, 12.0)
+
+
+async def test_a_rule_that_is_edited_while_it_is_measured_is_measured_anew(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    await sql.execute("delete from pipeline.alert_rule")
+    await stand_at(sql, NOON)
+    rule = await set_rule(sql, "lag", metric="feed.lag", threshold=5.0, over=over("5 seconds"), need=1)
+    await stand_at(sql, NOON + 5)
+
+    async def lag() -> list[Reading]:
+        await sql.execute("update pipeline.alert_rule set threshold = 50 where threshold = 5")
+        return [Reading("", 9.0)]
+
+    async with Database(dsn) as db:
+        judge = AlertJudge(db, local={"feed.lag": lag})
+        assert await judge.judge(rule) == []
+        assert [one.id for one in await judge.due_rules()] == [rule]
+        assert await judge.judge(rule) == []
+        assert await judge.due_rules() == []
+    assert await states(sql) == []

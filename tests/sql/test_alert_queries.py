@@ -194,7 +194,8 @@ async def test_a_million_rows_are_cut_off_and_those_that_were_known_stay(
     await set_rule(
         sql,
         "many",
-        query="select n::text as sku from generate_series(1, stock_size()) n union all select sku from stock",
+        query="select n::text as sku, 1 / (500000 - n) as detail from generate_series(1, stock_size()) n"
+        " union all select sku, 0 from stock",
         max_instances=20,
         **FAST,
     )
