@@ -5162,14 +5162,25 @@ CREATE FUNCTION pipeline.timing_stored(p_ids integer[], p_from timestamp with ti
     AS $$
 #variable_conflict use_column
 declare
-    v_from timestamptz := case
-        when isfinite(p_from) then date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch') else p_from
-    end;
+    v_step constant interval := make_interval(secs => p_level);
+    v_from constant timestamptz :=
+        date_bin(v_step, greatest(p_from, pipeline.now() - interval '402 days'), timestamptz 'epoch');
+    v_starts constant timestamptz[] := array(
+        select g.start
+        from generate_series(v_from, least(p_to, pipeline.now() + interval '1 minute'), v_step) as g (start)
+        where g.start < p_to and p_level > 5
+    );
 begin
     return query
+    -- of a few series each window is looked up, of many whole windows are read
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_part as p
-    where p.seconds = p_level and p.series = any(p_ids) and p.start >= v_from and p.start < p_to
+    where cardinality(p_ids) <= 8 and p.seconds = p_level and p.start = any(v_starts) and p.series = any(p_ids)
+    union all
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+    from pipeline.timing_part as p
+    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < p_to
+      and p.series + 0 = any(p_ids)
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_roll as r
@@ -7279,25 +7290,15 @@ CREATE INDEX schedule_run_made ON pipeline.schedule_run USING brin (made_at) WIT
 
 CREATE INDEX statement_round_unrolled ON pipeline.statement_round USING btree (seconds, start) WHERE (NOT rolled);
 
-CREATE INDEX timing_part_series ON ONLY pipeline.timing_part USING btree (series, start);
+CREATE INDEX timing_part_window ON ONLY pipeline.timing_part USING btree (start, series);
 
-CREATE INDEX timing_1h_series_start_idx ON pipeline.timing_1h USING btree (series, start);
+CREATE INDEX timing_1h_start_series_idx ON pipeline.timing_1h USING btree (start, series);
 
-CREATE INDEX timing_part_start ON ONLY pipeline.timing_part USING btree (start);
+CREATE INDEX timing_1m_start_series_idx ON pipeline.timing_1m USING btree (start, series);
 
-CREATE INDEX timing_1h_start_idx ON pipeline.timing_1h USING btree (start);
+CREATE INDEX timing_24h_start_series_idx ON pipeline.timing_24h USING btree (start, series);
 
-CREATE INDEX timing_1m_series_start_idx ON pipeline.timing_1m USING btree (series, start);
-
-CREATE INDEX timing_1m_start_idx ON pipeline.timing_1m USING btree (start);
-
-CREATE INDEX timing_24h_series_start_idx ON pipeline.timing_24h USING btree (series, start);
-
-CREATE INDEX timing_24h_start_idx ON pipeline.timing_24h USING btree (start);
-
-CREATE INDEX timing_5m_series_start_idx ON pipeline.timing_5m USING btree (series, start);
-
-CREATE INDEX timing_5m_start_idx ON pipeline.timing_5m USING btree (start);
+CREATE INDEX timing_5m_start_series_idx ON pipeline.timing_5m USING btree (start, series);
 
 CREATE INDEX timing_batch_open ON pipeline.timing_batch USING btree (start) WHERE (NOT rolled);
 
@@ -7323,21 +7324,13 @@ ALTER INDEX pipeline.job_archive_id ATTACH PARTITION pipeline.job_archive_defaul
 
 ALTER INDEX pipeline.job_log_job ATTACH PARTITION pipeline.job_log_default_job_at_idx;
 
-ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_1h_series_start_idx;
+ALTER INDEX pipeline.timing_part_window ATTACH PARTITION pipeline.timing_1h_start_series_idx;
 
-ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_1h_start_idx;
+ALTER INDEX pipeline.timing_part_window ATTACH PARTITION pipeline.timing_1m_start_series_idx;
 
-ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_1m_series_start_idx;
+ALTER INDEX pipeline.timing_part_window ATTACH PARTITION pipeline.timing_24h_start_series_idx;
 
-ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_1m_start_idx;
-
-ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_24h_series_start_idx;
-
-ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_24h_start_idx;
-
-ALTER INDEX pipeline.timing_part_series ATTACH PARTITION pipeline.timing_5m_series_start_idx;
-
-ALTER INDEX pipeline.timing_part_start ATTACH PARTITION pipeline.timing_5m_start_idx;
+ALTER INDEX pipeline.timing_part_window ATTACH PARTITION pipeline.timing_5m_start_series_idx;
 
 CREATE TRIGGER check_alert_rule BEFORE INSERT OR UPDATE ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_rule();
 

@@ -43,14 +43,25 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    v_from timestamptz := case
-        when isfinite(p_from) then date_bin(make_interval(secs => p_level), p_from, timestamptz 'epoch') else p_from
-    end;
+    v_step constant interval := make_interval(secs => p_level);
+    v_from constant timestamptz :=
+        date_bin(v_step, greatest(p_from, pipeline.now() - interval '402 days'), timestamptz 'epoch');
+    v_starts constant timestamptz[] := array(
+        select g.start
+        from generate_series(v_from, least(p_to, pipeline.now() + interval '1 minute'), v_step) as g (start)
+        where g.start < p_to and p_level > 5
+    );
 begin
     return query
+    -- of a few series each window is looked up, of many whole windows are read
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_part as p
-    where p.seconds = p_level and p.series = any(p_ids) and p.start >= v_from and p.start < p_to
+    where cardinality(p_ids) <= 8 and p.seconds = p_level and p.start = any(v_starts) and p.series = any(p_ids)
+    union all
+    select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
+    from pipeline.timing_part as p
+    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < p_to
+      and p.series + 0 = any(p_ids)
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_roll as r

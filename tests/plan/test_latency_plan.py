@@ -60,7 +60,7 @@ async def test_the_roll_up_looks_only_at_what_is_not_rolled(sql: asyncpg.Connect
     assert await indexes(sql, with_values("latency/take_batches", minute)) == {"timing_batch_open"}
     assert "timing_roll_open" in await indexes(sql, with_values("latency/next_rolls", "60", "300.0", "10.0"))
     rolls = with_values("latency/read_parts", "60", "array[now()]", "array[0]")
-    assert await indexes(sql, rolls) == {"timing_1m_start_idx"}
+    assert await indexes(sql, rolls) == {"timing_1m_start_series_idx"}
 
 
 async def test_a_percentile_of_one_series_reads_only_that_series(sql: asyncpg.Connection) -> None:
