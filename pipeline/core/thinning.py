@@ -76,7 +76,7 @@ def _merged(
     total, weight = pairs[0][0] * pairs[0][1], pairs[0][1]
     place, cell = at, 0
     for step, (mean, more) in zip(steps, pairs[1:], strict=True):
-        place += min(step / limit, 1.0) if limit else 1.0
+        place += min(step / limit, 1.0) if limit else step > 0
         if int(place) != cell:
             cell = int(place)
             found.append((mean, more))
