@@ -14,10 +14,8 @@ begin
     if v_read is null then
         insert into pipeline.timing_inbox_place (position) values ('1:1:') on conflict do nothing;
         v_read := '1:1:';
-    elsif pg_snapshot_xmax(v_read) > pg_snapshot_xmax(pg_current_snapshot()) then
-        -- the place is one of another server, from which this database was restored; so is what is in the tables
-        v_read := pg_current_snapshot();
     end if;
+    -- A place that was restored from another server may lie ahead; then nothing is read once, and it lies right again.
     -- As PgQ reads: what had not begun at the first snapshot is a range of the index, what was under way then a short list.
     return query
     with s as materialized (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+import random
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,13 @@ def test_thinning_keeps_weights_and_order_and_stays_within_the_values(
     assert found == sorted(found)
     assert min(means) <= found[0]
     assert found[-1] <= max(means)
+
+
+def test_centroids_lie_closest_where_percentiles_are_asked_for() -> None:
+    draw = random.Random(1)
+    values = [draw.lognormvariate(0, 1) for _ in range(5_000)]
+    ranks = list(accumulate(thin(values, [1.0] * 5_000, 40)[1]))
+    assert sum(4_500 < rank < 4_985 for rank in ranks) > sum(rank < 1_750 for rank in ranks)
 
 
 def test_few_centroids_are_left_as_they_are() -> None:

@@ -147,7 +147,7 @@ async def test_late_timings_make_few_parts_more(dsn: str, sql: asyncpg.Connectio
     series = Series("a", "span", "a")
     async with Database(dsn, max_size=1) as db:
         store = LatencyStore(db)
-        for second in range(0, 7_200, 60):
+        for second in range(0, 7_200, 30):
             now = MIDNIGHT + 7_200 + second
             await move(db, now)
             parts = [Part(series, now - late, Digest([1.0])) for late in (10, 3_610)]
