@@ -10,11 +10,10 @@ as $$
 declare
     v_read pg_snapshot;
 begin
-    select p.position into v_read from pipeline.timing_inbox_place as p for update;
-    if v_read is null then
+    if not exists (select from pipeline.timing_inbox_place) then
         insert into pipeline.timing_inbox_place (position) values ('1:1:') on conflict do nothing;
-        v_read := '1:1:';
     end if;
+    select p.position into v_read from pipeline.timing_inbox_place as p for update;
     -- A place that was restored from another server may lie ahead; then nothing is read once, and it lies right again.
     -- As PgQ reads: what had not begun at the first snapshot is a range of the index, what was under way then a short list.
     return query
