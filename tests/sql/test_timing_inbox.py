@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
+from handlers.latency import LatencyRecorder
 from handlers.timing_keeper import TimingKeeper
 from pipeline.core.window import Windows
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.timing_inbox import TimingInbox
+from tests.conftest import eventually
 
 BAD = [
     ("'a', 'NaN'", "no duration"),
@@ -69,6 +72,28 @@ async def test_what_was_committed_is_taken_out_once(db: Database, sql: asyncpg.C
         with pytest.raises(asyncpg.DivisionByZeroError):
             await other.execute("select pipeline.record_timing('never', 1), 1 / 0")
     assert await drained(db) == {}
+
+
+async def test_the_leader_makes_series_of_what_sql_records(db: Database, sql: asyncpg.Connection) -> None:
+    leads = False
+    windows, store = Windows(time.time), LatencyStore(db)
+    service = TimingKeeper(store, TimingInbox(db), windows, leading=lambda: leads)
+    recorder = LatencyRecorder(store, windows=windows)
+    running = asyncio.create_task(service.run())
+    await sql.execute("""select pipeline.record_timing('pay', 7, '{"region": "eu", "n": 1}')""")
+    await sql.execute("select pipeline.record_timings('pay', '{1,2,3}')")
+    await asyncio.wait([running], timeout=0.2)
+    assert (windows.totals().added_total, service.healthy().ok) == (0, True)
+    leads = True
+    await eventually(lambda: windows.totals().added_total == 4, within=10)
+    await service.stop()
+    await running
+    await recorder.flush(everything=True)
+    rows = await sql.fetch(
+        "select s.source, s.series, t.count, t.p50 from pipeline.timing_series as s cross join lateral"
+        " pipeline.timing_totals(s.series || case s.labels when '{}' then '{}' else '' end) as t order by 2"
+    )
+    assert [tuple(row) for row in rows] == [("sql", "pay", 3, 2.0), ("sql", 'pay{n="1",region="eu"}', 1, 7.0)]
 
 
 async def test_many_sessions_and_two_leaders_at_once_lose_and_double_nothing(
