@@ -14,7 +14,7 @@ texts never send the same one twice, so a new text is looked up without its plai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import TypeAlias
 
@@ -73,7 +73,7 @@ class QueryObserver:
             lives = self._lives(labels) if labels else self._plain
             add = lives.get(hash(text)) if len(text) <= LONG else None
             if add is None:
-                add = self._meet(text, lives)
+                add = self._meet(text, lives, labels)
             ms = seconds * 1000.0
             add(ms, error=error is not None, rows=rows or 0)
             if ms >= self.slow_ms and self.slow is not None:
@@ -112,7 +112,7 @@ class QueryObserver:
         with self._lock:
             self._new = {**{one.hex: one for one in texts}, **self._new}
 
-    def _lives(self, labels: object) -> Lives:
+    def _lives(self, labels: Mapping[str, object]) -> Lives:
         # The same object for as long as they hold, and kept here, so that its id is nobody else's.
         held = self._labelled.get(id(labels))
         if held is not None:
@@ -120,18 +120,18 @@ class QueryObserver:
         if len(self._labelled) >= MAX_LABELS:
             self._labelled = {}
         with self._lock:
-            text = _joined(current_labels().items())
+            text = _joined(labels.items())
             lives = self._by_labels.setdefault(text, {})
         self._labelled[id(labels)] = (labels, lives)
         return lives
 
-    def _meet(self, text: str, lives: Lives) -> Callable[..., None]:
+    def _meet(self, text: str, lives: Lives, labels: Mapping[str, object]) -> Callable[..., None]:
         """The handle for a text that was not met with these labels."""
         key = _key(text)
         add = lives.get(key)
         if add is None:
             found = self._read(text)
-            add = self.windows.series("query", {**current_labels(), "fingerprint": found.hex}, source="query").add
+            add = self.windows.series("query", {**labels, "fingerprint": found.hex}, source="query").add
             with self._lock:
                 self._held += 1
                 if self._held > MAX_TEXTS:

@@ -77,6 +77,18 @@ def test_labels_around_a_query_are_its_labels(observer: QueryObserver, windows: 
     }
 
 
+def test_labels_that_become_known_later_are_on_what_comes_after(observer: QueryObserver, windows: Windows) -> None:
+    known: list[dict[str, object]] = []
+    with labelled({"user": "ann"}, late=lambda: known[0] if known else None):
+        told(observer, "select 1")
+        known.append({"endpoint": "/x"})
+        told(observer, "select 1")
+    assert counted(windows) == {
+        series("select 1", user="ann"): (1, 1, 0),
+        series("select 1", user="ann", endpoint="/x"): (1, 1, 0),
+    }
+
+
 def test_labels_that_only_look_alike_stay_apart(observer: QueryObserver, windows: Windows) -> None:
     for value in (1, True, "True", "1", 1.0):
         with labelled({"user": value}):
