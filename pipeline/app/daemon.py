@@ -62,6 +62,7 @@ from pipeline.feed.pump import Pump
 from pipeline.registry import Registry, default
 from pipeline.runtime import Health, Service, Supervisor
 from pipeline.web.access import Tokens
+from pipeline.web.alerts import AlertsApi
 from pipeline.web.changes import ChangeStreams
 from pipeline.web.jobs import JobsApi
 from pipeline.web.outgoing import Poster
@@ -152,6 +153,7 @@ class Daemon:
             plans=PlansApi(self.view_database),
             changes=changes,
             timings=TimingsApi(self.latency.windows),
+            alerts=AlertsApi(self.view_database),
         )
         self.poll_only = PollOnly(lambda: self.jobs.poll_every(POLL_SECONDS))
         feed = [NeedsSession(one, self.poll_only) for one in (self.pump, self.follower, self.consumers)]

@@ -5,21 +5,18 @@ Owns: their spelling. Knows no verb.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from pipeline.cli.session import Session
 from pipeline.cli.words import span_option
-from pipeline.db.alert_view import MOST, SEVERITIES, STATES, AlertViews
+from pipeline.db.alert_view import MOST, SEVERITIES, STATES, AlertViews, meant
 from pipeline.db.connection import Database
 from pipeline.db.job_view import VIEW_SETTINGS
-from pipeline.errors import QueryFailed, UsageError
 
 T = TypeVar("T")
-REFUSED = "22"  # the class of SQLSTATEs that say that a value cannot be meant
 
 
 def choices(*known: str) -> Callable[[click.Context, click.Parameter, str | None], list[str] | None]:
@@ -86,19 +83,6 @@ def change(session: Session, work: Callable[[Database], Awaitable[T]]) -> T:
                 return await work(db)
 
     return session.wait(done())
-
-
-@contextmanager
-def meant() -> Iterator[None]:
-    """Turns what the database says of a value into a mistake of the caller's."""
-    try:
-        yield
-    except QueryFailed as error:
-        if error.sqlstate.startswith(REFUSED) or error.sqlstate == "P0002":
-            raise UsageError(
-                error.message, hint=error.hint or "`pgreflex alerts --help` lists what there is."
-            ) from error
-        raise
 
 
 def tell(session: Session, lines: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from pipeline.cli import alert_lines as lines
 from pipeline.cli.alert_flags import RULE, SEVERITY, STATE, ask, limit, over, tell
@@ -18,11 +17,9 @@ from pipeline.cli.session import Session, pass_session
 from pipeline.cli.timing_flags import width
 from pipeline.cli.timing_lines import shown
 from pipeline.core.span import show_span
-from pipeline.db.alert_view import AlertRow, AlertViews, ChangeRow, RuleRow
+from pipeline.db.alert_view import AlertRow, AlertViews, ChangeRow, Shown
 
-SHOWN_CHANGES = 15
 SHOWN_INSTANCES = 50
-SHOWN_SECONDS = 30 * 86_400.0
 
 
 @click.group(cls=Verbs, short_help="What fires, since when and why; rules.")
@@ -74,33 +71,11 @@ def show(session: Session, rule: str, instance: str | None) -> None:
 
     Example: pgreflex alerts show "slow query" fingerprint=3fb2c01d9e7a4f10
     """
-    found = ask(session, lambda views: _shown(views, rule, instance))
+    found = ask(session, lambda views: views.show(rule, instance))
     if session.json:
         session.print_json(found)
     else:
         tell(session, _described(found, width(session)))
-
-
-class Shown(msgspec.Struct, kw_only=True):
-    """Everything about one rule or raised alert, or one instance of it. rule: None for what SQL raised."""
-
-    name: str
-    instance: str | None
-    rule: RuleRow | None
-    alerts: list[AlertRow]
-    history: list[ChangeRow]
-
-
-async def _shown(views: AlertViews, rule: str, text: str | None) -> Shown:
-    await views.known(rule)
-    instance = None if text is None else await views.instance(rule, text)
-    return Shown(
-        name=rule,
-        instance=instance,
-        rule=await views.rule(rule),
-        alerts=await views.alerts(rule=rule, instance=instance),
-        history=await views.history(SHOWN_SECONDS, rule=rule, instance=instance, limit=SHOWN_CHANGES),
-    )
 
 
 def _described(told: Shown, columns: int) -> list[str]:

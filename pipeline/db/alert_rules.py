@@ -5,16 +5,20 @@ Owns: the writing of pipeline.alert_rule. Must not know how rules are judged; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Unpack
 
 import msgspec
 
 from pipeline.core.alert_definition import Definition, RuleFields, RuleHealth
-from pipeline.db.connection import Database, translated
+from pipeline.db.connection import Connection, Database, translated
 from pipeline.db.statements import statement
 from pipeline.errors import QueryFailed, UsageError
+
+
+class Conflict(UsageError):
+    """Somebody else has changed it meanwhile."""
 
 
 class AlertRules:
@@ -30,6 +34,29 @@ class AlertRules:
         """
         rule = _definition(name, fields)
         return int(await self._database.fetchval("alerts/set_rule", msgspec.json.encode(rule).decode()))
+
+    async def replace(self, rule: Definition, *, version: str | None = None) -> bool:
+        """As `set`; returns whether there was a rule of this name. version: which version has to be there.
+
+        Raises Conflict when another is, or none.
+        """
+        async with self._locked(rule.name, version) as (connection, there):
+            await connection.execute(statement("alerts/set_rule"), msgspec.json.encode(rule).decode())
+        return there
+
+    async def drop(self, name: str, *, version: str | None = None) -> bool:
+        """As `remove`. version: which version has to be there. Raises Conflict when another is."""
+        async with self._locked(name, version) as (connection, _there):
+            return await connection.fetchval(statement("alerts/remove_rule"), name) is not None
+
+    @asynccontextmanager
+    async def _locked(self, name: str, version: str | None) -> AsyncIterator[tuple[Connection, bool]]:
+        async with self._database.transaction() as connection:
+            with translated():
+                found = await connection.fetchval(statement("alerts/lock_rule_name"), name)
+                if version is not None and found != version:
+                    raise Conflict(f"somebody has changed the rule {name} meanwhile", hint="Read it again.")
+                yield connection, found is not None
 
     async def edit(self, name: str, **fields: Unpack[RuleFields]) -> str | None:
         """Change what is given of a rule and keep the rest. Returns its origin; None when there is no such rule.

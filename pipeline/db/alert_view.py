@@ -8,7 +8,8 @@ Moments are Unix seconds by the server's clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -16,12 +17,14 @@ import msgspec
 
 from pipeline.db.alert_rows import labels_of
 from pipeline.db.connection import Database, Record
-from pipeline.errors import UsageError
+from pipeline.errors import QueryFailed, UsageError
 
 T = TypeVar("T")
 STATES = ("firing", "pending", "resolved")
 SEVERITIES = ("critical", "warning", "info")
 MOST = 1_000
+SHOWN_SECONDS = 30 * 86_400.0
+REFUSED = "22"  # the class of SQLSTATEs that say that a value cannot be meant
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,9 +81,11 @@ class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
     """A rule with all its columns, and how it fares. health: ok, error (problem says why), new (not judged yet) or
     off. judged_until: the end of the last window that was judged; judged_at: when that was; took_ms: how long.
     instances: how many the last window had; firing, pending: how many are. over_seconds: its windows.
+    version: another after each change.
     """
 
     name: str
+    version: str
     origin: str
     health: str
     problem: str | None
@@ -111,6 +116,16 @@ class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
     took_ms: float | None
 
 
+class Shown(msgspec.Struct, kw_only=True):
+    """Everything about one rule or raised alert, or one instance of it. rule: None for what SQL raised."""
+
+    name: str
+    instance: str | None
+    rule: RuleRow | None
+    alerts: list[AlertRow]
+    history: list[ChangeRow]
+
+
 class AlertViews:
     """database: open. All methods raise PermissionMissing for a role without rights on the tables."""
 
@@ -136,14 +151,14 @@ class AlertViews:
         *,
         rule: str | None = None,
         instance: str | None = None,
-        before: float | None = None,
+        before: int | None = None,
         limit: int = 200,
     ) -> list[ChangeRow]:
-        """Changes of state in the last `over` seconds, the newest first. before: only older
-        ones, for the next page.
+        """Changes of state in the last `over` seconds, the newest first. before: only those
+        before the one of this number, for the next page.
         """
         rows = await self._db.fetch("alert_view/history", over, rule, instance, before, limit)
-        return [_row(row, ChangeRow) for row in rows]
+        return [change_of(row) for row in rows]
 
     async def rules(self) -> list[RuleRow]:
         """Every rule, by name."""
@@ -153,6 +168,21 @@ class AlertViews:
         """One rule; None when there is none, which does not mean that no such alert can be raised."""
         row = await self._db.fetchrow("alert_view/rules", name)
         return None if row is None else _row(row, RuleRow)
+
+    async def show(self, rule: str, text: str | None = None, *, changes: int = 15) -> Shown:
+        """Everything about a rule or a raised alert, with what happened in 30 days. text: means one instance.
+
+        Raises UsageError, with what is near, where there is nothing of this name.
+        """
+        await self.known(rule)
+        instance = None if text is None else await self.instance(rule, text)
+        return Shown(
+            name=rule,
+            instance=instance,
+            rule=await self.rule(rule),
+            alerts=await self.alerts(rule=rule, instance=instance),
+            history=await self.history(SHOWN_SECONDS, rule=rule, instance=instance, limit=changes),
+        )
 
     async def names(self) -> list[str]:
         """Of all rules, and of all raised alerts that are known."""
@@ -182,6 +212,17 @@ class AlertViews:
         )
 
 
+@contextmanager
+def meant() -> Iterator[None]:
+    """Turns what the database says of a value into a mistake of the caller's."""
+    try:
+        yield
+    except QueryFailed as error:
+        if error.sqlstate.startswith(REFUSED) or error.sqlstate == "P0002":
+            raise UsageError(error.message, hint=error.hint or "docs/alerts.md tells what there is.") from error
+        raise
+
+
 def meant_instances(text: str, found: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Which of these instances, with their labels, a text may mean."""
     if text in found:
@@ -208,3 +249,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _row(row: Record, kind: type[T], **more: Any) -> T:
     return msgspec.convert({**row, "labels": labels_of(row["labels"]), **more}, kind)
+
+
+def change_of(row: Record) -> ChangeRow:
+    """A change of state as it was read."""
+    return _row(row, ChangeRow)

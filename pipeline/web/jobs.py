@@ -114,7 +114,7 @@ class JobsApi:
 
     async def enqueue(self, request: web.Request) -> web.Response:
         """Add a job; 201 and its id."""
-        given = (await _body(request, EnqueueInput)).model_dump()
+        given = (await body_of(request, EnqueueInput)).model_dump()
         task, args = given.pop("task"), given.pop("args")
         with meant():
             job = await self._store.enqueue(task, args, **given)
@@ -122,12 +122,12 @@ class JobsApi:
 
     async def retry(self, request: web.Request) -> web.Response:
         """Let a job run again."""
-        await _body(request, NoInput)
+        await body_of(request, NoInput)
         return await self._change(request, self._admin.retry, "retried")
 
     async def cancel(self, request: web.Request) -> web.Response:
         """End a job that has not ended."""
-        reason = (await _body(request, CancelInput)).reason
+        reason = (await body_of(request, CancelInput)).reason
         return await self._change(request, lambda ids: self._admin.cancel(ids, reason), "cancelled")
 
     async def queues(self, request: web.Request) -> web.Response:
@@ -136,7 +136,7 @@ class JobsApi:
 
     async def set(self, request: web.Request) -> web.Response:
         """Set what is given for a queue, keep the rest."""
-        given = await _body(request, SetInput)
+        given = await body_of(request, SetInput)
         if given == SetInput():
             raise UsageError("nothing is given to set", hint=f"Fields: {', '.join(SetInput.model_fields)}.")
         rate = _rate(given.rate)
@@ -148,7 +148,7 @@ class JobsApi:
 
     def _holder(self, verb: str) -> Handler:
         async def hold(request: web.Request) -> web.Response:
-            await _body(request, NoInput)
+            await body_of(request, NoInput)
             name = request.match_info["name"]
             await getattr(self._queues, verb)(name)
             return _answer({{"pause": "paused", "resume": "resumed", "drain": "draining"}[verb]: name})
@@ -174,18 +174,29 @@ class JobsApi:
         return problem(request, TaskError(f"job {one.id} {state}, so it cannot be {done}"), status=409)
 
 
-async def _body(request: web.Request, model: type[M]) -> M:
-    """The body as `model`; an empty one is {}. Raises UsageError that names the field."""
+async def read_body(request: web.Request) -> bytes:
+    """The body. Raises UsageError for one that is not declared to be JSON."""
     text = await request.read()
     if text and request.content_type != "application/json":
         raise UsageError("the body is not application/json", hint="Send Content-Type: application/json.")
+    return text
+
+
+async def body_of(request: web.Request, model: type[M]) -> M:
+    """The body as `model`; an empty one is {}. Raises UsageError that names the field."""
+    text = await read_body(request)
     try:
         return model.model_validate_json(text or b"{}")
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        known = ", ".join(model.model_fields) or "none"
-        raise UsageError(f"{field or 'the body'}: {first['msg']}", hint=f"Fields: {known}.") from None
+        raise wrong_field(error, model) from None
+
+
+def wrong_field(error: ValidationError, model: type[BaseModel]) -> UsageError:
+    """What is wrong with a body, and which fields there are."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    known = ", ".join(model.model_fields) or "none"
+    return UsageError(f"{field or 'the body'}: {first['msg']}", hint=f"Fields: {known}.")
 
 
 def _rate(text: str | None) -> Rate | int | None:

@@ -10,6 +10,7 @@ supervisor FIRST: services stop in reverse order, and /readyz must say "draining
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -21,6 +22,7 @@ from aiohttp import web
 from pipeline.errors import Busy, ConfigError
 from pipeline.runtime import Health
 from pipeline.web.access import Access, Tokens
+from pipeline.web.alerts import AlertsApi
 from pipeline.web.api import StatusApi, Streams
 from pipeline.web.changes import ChangeStreams
 from pipeline.web.health import Probes
@@ -58,7 +60,8 @@ class WebServer:
     tokens: the bearer tokens; on an address that is not loopback a viewer token is a must.
     allowed_hosts: names, besides the loopback ones, under which a loopback bind may be reached. jobs,
     performance, plans: the parts for jobs and queues and for timings, where there is a database. changes: the
-    stream of changes, where the feed is followed. timings: takes those that are sent. Raises ConfigError when
+    stream of changes, where the feed is followed. timings: takes those that are sent.
+    alerts: alerts and their rules. Raises ConfigError when
     these do not fit together.
     """
 
@@ -76,6 +79,7 @@ class WebServer:
         plans: PlansApi | None = None,
         changes: ChangeStreams | None = None,
         timings: TimingsApi | None = None,
+        alerts: AlertsApi | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"{port} is not a port.", hint="Ports go from 1 to 65535; 0 takes any free one.")
@@ -87,6 +91,7 @@ class WebServer:
         self._plans = plans
         self._changes = changes
         self._timings = timings
+        self._alerts = alerts
         self._access = Access(host, tokens, allowed_hosts)
         self._sampler = Sampler(source, timeout=status_timeout)
         self._streams = Streams(self._sampler)
@@ -132,13 +137,18 @@ class WebServer:
 
     async def run(self) -> None:
         """Feed the streams until `stop`."""
-        await self._streams.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._streams.run())
+            if self._alerts is not None:
+                group.create_task(self._alerts.stream.run())
 
     async def stop(self) -> None:
         """End the streams, close the socket."""
         self._streams.close()
         if self._changes is not None:
             self._changes.close()
+        if self._alerts is not None:
+            self._alerts.stream.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -172,6 +182,8 @@ class WebServer:
             self._changes.add_to(app.router)
         if self._timings is not None:
             self._timings.add_to(app.router)
+        if self._alerts is not None:
+            self._alerts.add_to(app.router)
         app.router.add_get("/errors/{code}", explain)
         return app
 

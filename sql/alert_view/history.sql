@@ -2,7 +2,7 @@
 -- $1 float8: the span, in seconds
 -- $2 text: a rule, or null for all
 -- $3 text: an instance, or null for all
--- $4 float8: only what is older than this moment in Unix seconds, or null
+-- $4 bigint: only what came before the change of this number, or null
 -- $5 int: how many at most
 -- locks: none
 -- index: alert_history_at
@@ -12,6 +12,6 @@ from pipeline.alert_history as h
 where h.at > pipeline.now() - make_interval(secs => $1)
   and ($2::text is null or h.rule = $2)
   and ($3::text is null or h.instance = $3)
-  and ($4::float8 is null or h.at < to_timestamp($4))
+  and ($4::bigint is null or (h.at, h.id) < (select b.at, b.id from pipeline.alert_history as b where b.id = $4))
 order by h.at desc, h.id desc
 limit $5

@@ -1,7 +1,7 @@
 -- rules: rules as they were written, and how they fare
 -- $1 text: the name of one, or null for all
 -- locks: none
-select r.name, r.metric, m.unit, r.series, r.sources, r.labels::text as labels, r.query, extract(epoch from r.over)::int as over_seconds,
+select r.name, r.xmin::text as version, r.metric, m.unit, r.series, r.sources, r.labels::text as labels, r.query, extract(epoch from r.over)::int as over_seconds,
     r.comparison, r.threshold, r.clear_threshold, r.need, r.keep_firing, r.hold_max, r.min_samples, r.max_instances, r.severity,
     r.message, r.runbook, r.enabled, r.origin, h.health, h.problem, h.instances,
     case when p.judged_at is not null then extract(epoch from p.judged_until)::float8 end as judged_until,
