@@ -62,7 +62,8 @@ begin
             when lock_not_available then null;  -- a transaction that wrote here is still open; or a dump reads it
         end;
     end if;
-    if pg_relation_size(v_active) >= p_turn_bytes and pg_relation_size(v_resting) = 0 then
+    -- A table that cannot be emptied is written again when the other has grown to twice its size, so that this one can be.
+    if pg_relation_size(v_active) >= greatest(p_turn_bytes, 2 * pg_relation_size(v_resting)) then
         perform setval('pipeline.timing_gate', 1 - (v_gate & 1));
     elsif v_gate >= 2 and pg_relation_size(v_active) < p_turn_bytes then
         perform setval('pipeline.timing_gate', v_gate & 1);
