@@ -1,27 +1,22 @@
-"""Alerts: judges rules when their windows have closed, takes in what SQL raised, and tells the sinks.
+"""Alerts: judges rules when their windows have closed, and takes in what SQL raised.
 
-Owns: when this happens. Must not know SQL, the state machine, or how a sink sends.
+Owns: when this happens. Must not know SQL, the state machine, or who is told (handlers/notify.py).
 
-Only the process that leads judges and tells. Two that both believe to lead do no harm: a rule is judged under
-a lock, and a notice is leased to one of them. What SQL raised, rules, and each sink have a loop of their own, so a
-storm, a slow rule or a sink that hangs holds up nobody else. Rules are judged a few at a time, and those with a
-query of the user's have places of their own: one that never ends delays at most other queries, by its timeout. A
-delivery is noted only after the sink accepted it; when the process dies between the two, the sink gets the notice
-again under the same id.
+Only the process that leads judges. Two that both believe to lead do no harm: a rule is judged under a lock. What
+SQL raised and rules have a loop of their own, so a storm or a slow rule holds up nobody else. Rules are judged a
+few at a time, and those with a query of the user's have places of their own: one that never ends delays at most
+other queries, by its timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import structlog
 
-from handlers.sinks import NotAccepted, Sink
 from pipeline.core.alert import State
-from pipeline.core.alert_notice import Delivery, pause
 from pipeline.core.alert_rule import Alert, Judged
 from pipeline.core.events import Event
 from pipeline.core.status import AlertStatus
@@ -33,7 +28,6 @@ from pipeline.runtime import Health, describe
 ALERT_CHANNEL = "pipeline.alert"
 TICK_SECONDS = 1.0
 INBOX_SECONDS = 0.5  # raise_alert leaves out the event when another was sent just now
-SEND_SECONDS = 10.0
 PRUNE_SECONDS = 600.0
 RETRY_SECONDS = 10.0  # after which a rule that failed is tried again, if its window can still be measured
 PLACES = {False: 2, True: 3}  # how many rules are judged at once: of ours, and those with a query of the user's
@@ -42,10 +36,10 @@ log = structlog.get_logger("pgreflex.alerts")
 
 
 class AlertEvaluator:
-    """Evaluates rules and tells what changed: a Service, and an EventConsumer, for what SQL raises.
+    """Evaluates rules: a Service, and an EventConsumer, for what SQL raises.
 
-    store, judge: where alerts are kept, and what judges rules. leading: whether this process leads. chance: a
-    number between 0 and 1, for the jitter of retries.
+    store, judge: where alerts are kept, and what judges rules. leading: whether this process leads. changed: is
+    called when an alert has begun to fire, or was resolved.
     """
 
     name = "alerts"
@@ -54,24 +48,19 @@ class AlertEvaluator:
         self,
         store: AlertStore,
         judge: AlertJudge,
-        sinks: Sequence[Sink],
         *,
         leading: Callable[[], bool] = lambda: True,
-        chance: Callable[[], float] = random.random,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._rules = judge
-        self._sinks = {sink.name: sink for sink in sinks}
-        if len(self._sinks) != len(sinks):
-            raise ValueError("two sinks have the same name")
         self._leading = leading
-        self._chance = chance
+        self._changed = changed
         self._status: tuple[AlertStatus, ...] = ()
         self._problems: dict[str, str] = {}  # by loop
-        self._failing: dict[str, str] = {}
         self._prune_due = 0.0
         self._stopping = asyncio.Event()
-        self._wake = {name: asyncio.Event() for name in ("inbox", "rules", "status", *self._sinks)}
+        self._wake = {name: asyncio.Event() for name in ("inbox", "rules", "status")}
         self._judging: dict[int, tuple[DueRule, asyncio.Task[None]]] = {}
         self._broken: dict[str, str] = {}  # by rule
         self._retry_at: dict[int, float] = {}
@@ -118,31 +107,8 @@ class AlertEvaluator:
 
     def _tell(self, changed: Sequence[Judged]) -> None:
         if any(one.change for one in changed):
-            for name in ("status", *self._sinks):
-                self._wake[name].set()
-
-    async def deliver(self, name: str) -> int:
-        """One pass for one sink: send what is due. Returns how many notices it accepted."""
-        accepted = 0
-        for delivery in await self._store.claim(name):
-            accepted += await self._send(self._sinks[name], delivery)
-        return accepted
-
-    async def _send(self, sink: Sink, delivery: Delivery) -> bool:
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await sink.send(delivery.notice)
-        except Exception as error:  # whatever a sink raises means: not accepted
-            problem = _reason(error)
-            if sink.name not in self._failing:
-                log.warning("alert could not be delivered; retrying", sink=sink.name, reason=problem)
-            self._failing[sink.name] = problem
-            wait = pause(delivery.attempts, self._chance())
-            await self._store.not_delivered(delivery.notice.id, sink.name, pause=wait, problem=problem)
-            return False
-        self._failing.pop(sink.name, None)
-        await self._store.delivered(delivery.notice.id, sink.name)
-        return True
+            self._wake["status"].set()
+            self._changed()
 
     async def refresh(self) -> None:
         """Read the current alerts for `status`."""
@@ -153,7 +119,7 @@ class AlertEvaluator:
         return self._status
 
     async def start(self) -> None:
-        await self._store.register_sinks(list(self._sinks))
+        """Nothing to open."""
 
     async def run(self) -> None:
         try:
@@ -161,8 +127,6 @@ class AlertEvaluator:
                 group.create_task(self._repeat("inbox", self._take_in, INBOX_SECONDS))
                 group.create_task(self._repeat("rules", partial(self._start_due, group)))
                 group.create_task(self._repeat("status", self.refresh))
-                for name in self._sinks:
-                    group.create_task(self._repeat(name, partial(self._deliver_all, name)))
         except ExceptionGroup as several:  # the supervisor shows one line; it should name the cause
             raise several.exceptions[0] from several
 
@@ -176,9 +140,6 @@ class AlertEvaluator:
     def healthy(self) -> Health:
         if self._problems:
             return Health(False, next(iter(self._problems.values())))
-        if self._failing:
-            name, problem = next(iter(self._failing.items()))
-            return Health(True, f"sink {name} does not accept: {problem}")
         return Health(True)
 
     async def _take_in(self) -> None:
@@ -192,7 +153,6 @@ class AlertEvaluator:
         now = asyncio.get_running_loop().time()
         if now >= self._prune_due:
             self._prune_due = now + PRUNE_SECONDS
-            await self._store.register_sinks(list(self._sinks))
             await self._store.prune()
         self._tell(await self._store.end_orphans())
         self._waiting = False
@@ -217,10 +177,6 @@ class AlertEvaluator:
             if self._waiting:
                 self._wake["rules"].set()
 
-    async def _deliver_all(self, name: str) -> None:
-        while self._leading() and not self._stopping.is_set() and await self.deliver(name):
-            pass
-
     async def _repeat(self, name: str, work: Callable[[], Awaitable[None]], every: float = TICK_SECONDS) -> None:
         """Do `work` when woken, and every so many seconds; a database that is away is waited for."""
         while not self._stopping.is_set():
@@ -239,14 +195,6 @@ class AlertEvaluator:
                     await self._wake[name].wait()
             except TimeoutError:
                 pass
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {SEND_SECONDS:g} s"
-    if isinstance(error, NotAccepted):
-        return str(error)
-    return type(error).__name__  # a message from outside may carry an address with a token in it
 
 
 def _status(alert: Alert) -> AlertStatus:

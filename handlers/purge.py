@@ -22,6 +22,7 @@ import msgspec
 from pipeline.core.events import Event
 from pipeline.core.groups import EVERYTHING, ended_by, widened
 from pipeline.core.job import Job
+from pipeline.core.outgoing import NoAnswer, Post
 from pipeline.core.retry import Backoff
 from pipeline.errors import PgreflexError
 from pipeline.registry import Registry
@@ -34,7 +35,6 @@ PAUSE_SECONDS = 0.1
 RESPONSE_SECONDS = 1.0  # that making a response takes, from the first value that is read for it
 BACKOFF = Backoff(first=1, longest=600)  # thirty attempts: four hours
 
-Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 Enqueue = Callable[..., Awaitable[object]]
 
 
@@ -99,9 +99,12 @@ class Purger:
         posts = range(0, len(groups), GROUPS_A_POST)
         for first in posts:
             body, headers = self._receiver.request(groups[first : first + GROUPS_A_POST])
-            status = await self._post(self._receiver.url, body, headers)
-            if not 200 <= status < 300:
+            try:
+                answer = await self._post(self._receiver.url, body, headers)
+            except NoAnswer as error:
+                raise PgreflexError(f"the cache in front: {error}", hint="See purge.url.") from None
+            if not 200 <= answer.status < 300:
                 raise PgreflexError(
-                    f"the cache in front answered {status}", hint="See purge.url and purge.headers."
+                    f"the cache in front answered {answer.status}", hint="See purge.url and purge.headers."
                 )
         return len(posts)

@@ -154,7 +154,7 @@ def value_of(config: Config, key: str) -> Any:
 
 def is_secret(key: str) -> bool:
     """Whether the setting may hold a secret, and may therefore be read from a file (PGREFLEX_..._FILE)."""
-    return key in _ADDRESSES or "SecretStr" in str(field_of(key).annotation)
+    return key in (*_ADDRESSES, "alerts.channels") or "SecretStr" in str(field_of(key).annotation)
 
 
 def field_of(key: str) -> FieldInfo:
@@ -175,7 +175,7 @@ def shown(key: str, value: Any) -> str:
     if isinstance(value, ByteSize):
         return value.human_readable()
     if isinstance(value, dict):
-        return ",".join(f"{name}:{number}" for name, number in value.items())
+        return ",".join(f"{name}:{one}" for name, one in value.items()) or "none"
     if isinstance(value, tuple):
         return ",".join(MASK if isinstance(one, SecretStr) else str(one) for one in value) or "none"
     return mask_text(str(value))

@@ -22,10 +22,10 @@ from pydantic import (
     StringConstraints,
 )
 
+from pipeline.config_channels import Channel, Secret
 from pipeline.core.alert_definition import MESSAGE
 from pipeline.core.seal import key_of
 
-Secret = Annotated[SecretStr, Field(min_length=1)]
 Token = Annotated[SecretStr, Field(min_length=16)]  # a shorter one can be guessed over the network
 Queue = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 DEFAULT_CONCURRENCY = 10
@@ -190,6 +190,14 @@ class AlertRule(Section):
         return self.name
 
 
+ChannelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+
+
+def _tables(value: Any) -> Any:
+    """A JSON object as variables hold it."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def _rules(value: Any) -> Any:
     """A JSON array as variables hold it; no two rules of one name."""
     rules = json.loads(value) if isinstance(value, str) else value
@@ -209,9 +217,16 @@ class Alerts(Section):
         "variable: a JSON array.",
     )
     webhook_url: Secret | None = Field(
-        default=None, description="Where alerts are posted. Often holds a credential."
+        default=None,
+        description="Where alerts are posted: short for a channel `webhook` in `alerts.channels`. "
+        "Often holds a credential.",
     )
     webhook_secret: Secret | None = Field(default=None, description="Key that signs each post (HMAC-SHA256).")
+    channels: Annotated[dict[ChannelName, Channel], BeforeValidator(_tables)] = Field(
+        default={},
+        description="Who is told, each a table `[alerts.channels.NAME]` with the fields that "
+        "[alerts.md](alerts.md#channels) lists. The channel `log` is always there. In a variable: a JSON object.",
+    )
 
 
 class Purge(Section):

@@ -133,6 +133,68 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.alert_ack(rule text, instance text DEFAULT NULL::text, note text DEFAULT ''::text, by text DEFAULT SESSION_USER) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_by text := left(coalesce(alert_ack.by, session_user), 200);
+    v_note text := left(coalesce(alert_ack.note, ''), 4000);
+    v_count bigint;
+begin
+    with alive as (
+        select a.kind, a.instance, a.episode from pipeline.alerts_alive(alert_ack.rule, alert_ack.instance) as a
+    ),
+    acked as (
+        insert into pipeline.alert_ack as k (kind, rule, instance, episode, made_by, note, at)
+        select a.kind, alert_ack.rule, a.instance, a.episode, v_by, v_note, pipeline.now()
+        from alive as a
+        on conflict on constraint alert_ack_pkey do update set
+            episode = excluded.episode, made_by = excluded.made_by, note = excluded.note, at = excluded.at
+    ),
+    noted as (
+        insert into pipeline.alert_note (at, rule, instance, episode, action, made_by, note)
+        select pipeline.now(), alert_ack.rule, a.instance, a.episode, 'ack', v_by, v_note
+        from alive as a
+    )
+    select count(*) into v_count from alive;
+    return v_count;
+end
+$$;
+
+CREATE FUNCTION pipeline.alert_channels() RETURNS TABLE(channel text, kind text, open bigint, told_at timestamp with time zone, problem text, tokens double precision, seen_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select c.name, c.kind, n.open, n.told_at, coalesce(c.problem, n.problem), c.tokens, c.seen_at
+    from pipeline.alert_channel as c
+    cross join lateral (
+        select count(*) filter (where o.state = 'open') as open, max(o.ended_at) filter (where o.state = 'told') as told_at,
+            (array_agg(o.problem order by o.at desc) filter (where o.state = 'open' and o.problem is not null))[1] as problem
+        from pipeline.alert_notification as o
+        where o.channel = c.name
+    ) as n
+    order by c.name
+$$;
+
+CREATE FUNCTION pipeline.alert_log(over interval DEFAULT '1 day'::interval, rule text DEFAULT NULL::text, most integer DEFAULT 200) RETURNS TABLE(at timestamp with time zone, rule text, instance text, episode bigint, what text, value double precision, message text, by text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select * from (
+        select h.at, h.rule, h.instance, h.episode, h.before || ' -> ' || h.after as what, h.value,
+            case when h.reason = '' then h.message else h.message || ' (' || h.reason || ')' end as message, null::text as by
+        from pipeline.alert_history as h
+        where h.at > pipeline.now() - alert_log.over and (alert_log.rule is null or h.rule = alert_log.rule)
+        union all
+        select n.at, n.rule, n.instance, n.episode, n.action, null, n.note, n.made_by
+        from pipeline.alert_note as n
+        where n.at > pipeline.now() - alert_log.over and (alert_log.rule is null or n.rule = alert_log.rule)
+    ) as e
+    order by e.at desc
+    limit alert_log.most
+$$;
+
 CREATE FUNCTION pipeline.alert_metrics() RETURNS TABLE(metric text, kind text, unit text, about text)
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -168,6 +230,41 @@ CREATE FUNCTION pipeline.alert_metrics() RETURNS TABLE(metric text, kind text, u
         ('alerts.broken_rules', 'gauge', '0 or 1', 'a rule that cannot be judged'),
         ('alerts.lost', 'counter', 'per minute', 'alerts that triggers of alert_on could not raise'),
         ('sql', 'query', '', 'what a query of one''s own returns')
+$$;
+
+CREATE FUNCTION pipeline.alert_note(rule text, note text, instance text DEFAULT NULL::text, by text DEFAULT SESSION_USER) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if coalesce(btrim(alert_note.note), '') = '' then
+        raise exception 'alert_note: the note is empty' using errcode = '22023';
+    end if;
+    insert into pipeline.alert_note (at, rule, instance, episode, action, made_by, note)
+    values (
+        pipeline.now(), alert_note.rule, alert_note.instance,
+        (
+            select h.episode
+            from pipeline.alert_history as h
+            where h.rule = alert_note.rule and (alert_note.instance is null or h.instance = alert_note.instance)
+            order by h.id desc
+            limit 1
+        ),
+        'note', left(coalesce(alert_note.by, session_user), 200), left(alert_note.note, 4000)
+    );
+end
+$$;
+
+CREATE FUNCTION pipeline.alert_notifications(over interval DEFAULT '1 day'::interval, channel text DEFAULT NULL::text, most integer DEFAULT 200) RETURNS TABLE(id uuid, channel text, at timestamp with time zone, state text, reason text, groups text[], alerts bigint, attempts integer, ended_at timestamp with time zone, problem text, job bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select n.id, n.channel, n.at, n.state, n.reason, n.groups, jsonb_array_length(n.members)::bigint, n.attempts, n.ended_at, n.problem, n.job
+    from pipeline.alert_notification as n
+    where n.at > pipeline.now() - alert_notifications.over
+      and (alert_notifications.channel is null or n.channel = alert_notifications.channel)
+    order by n.at desc
+    limit alert_notifications.most
 $$;
 
 CREATE FUNCTION pipeline.alert_off(tbl regclass, name text) RETURNS boolean
@@ -260,6 +357,58 @@ begin
     return v_trigger;
 end
 $_$;
+
+CREATE FUNCTION pipeline.alert_resolve(rule text, instance text DEFAULT NULL::text, note text DEFAULT ''::text, by text DEFAULT SESSION_USER) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_by text := left(coalesce(alert_resolve.by, session_user), 200);
+    v_note text := left(coalesce(alert_resolve.note, ''), 4000);
+    v_count bigint;
+begin
+    -- the locks under which an evaluator works: it has the state in its memory meanwhile
+    perform pg_advisory_xact_lock(1885697639, 30);
+    perform from pipeline.alert_progress as p
+    join pipeline.alert_rule as r on r.id = p.rule_id
+    where r.name = alert_resolve.rule
+    for update of p;
+    with alive as (
+        select a.kind, a.instance, a.episode from pipeline.alerts_alive(alert_resolve.rule, alert_resolve.instance) as a
+    ),
+    before as (
+        select s.kind, s.instance, s.state, s.episode, s.value, s.message, s.labels
+        from pipeline.alert_state as s
+        join alive as a on a.kind = s.kind and a.instance = s.instance
+        where s.rule = alert_resolve.rule
+        for update of s
+    ),
+    ended as (
+        update pipeline.alert_state as s
+        set state = 'resolved', bad = 0, good = 0, silent = 0, nodata = false, resolved_at = pipeline.now()
+        from before as b
+        where s.rule = alert_resolve.rule and s.kind = b.kind and s.instance = b.instance and b.state = 'firing'
+    ),
+    calmed as (
+        delete from pipeline.alert_state as s
+        using before as b
+        where s.rule = alert_resolve.rule and s.kind = b.kind and s.instance = b.instance and b.state = 'pending'
+    ),
+    history as (
+        insert into pipeline.alert_history (at, kind, rule, instance, episode, before, after, value, message, reason, labels)
+        select pipeline.now(), b.kind, alert_resolve.rule, b.instance, b.episode, b.state,
+            case b.state when 'firing' then 'resolved' else 'inactive' end, b.value, b.message, 'resolved by ' || v_by, b.labels
+        from before as b
+    ),
+    noted as (
+        insert into pipeline.alert_note (at, rule, instance, episode, action, made_by, note)
+        select pipeline.now(), alert_resolve.rule, b.instance, b.episode, 'resolve', v_by, v_note
+        from before as b
+    )
+    select count(*) into v_count from before;
+    return v_count;
+end
+$$;
 
 CREATE FUNCTION pipeline.alert_row() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -366,6 +515,38 @@ CREATE FUNCTION pipeline.alert_rules() RETURNS TABLE(name text, origin text, met
     order by r.name
 $$;
 
+CREATE FUNCTION pipeline.alert_test(channel text, by text DEFAULT SESSION_USER) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_id uuid := gen_random_uuid();
+    v_at double precision := extract(epoch from pipeline.now());
+    v_known text;
+begin
+    if not exists (select from pipeline.alert_channel as c where c.name = alert_test.channel) then
+        select string_agg(c.name, ', ' order by c.name) into v_known from pipeline.alert_channel as c;
+        raise exception 'alert_test: there is no channel %', coalesce(alert_test.channel, 'null')
+            using errcode = 'P0002', hint = coalesce('There are: ' || v_known, 'No daemon has run with channels yet.');
+    end if;
+    insert into pipeline.alert_notification (id, channel, groups, reason, body, members, at, job)
+    values (
+        v_id, alert_test.channel, '{}', 'test',
+        jsonb_build_object(
+            'id', '', 'at', v_at, 'reason', 'test', 'status', 'firing', 'severity', 'info', 'groups', jsonb_build_array('test'),
+            'firing', 1, 'resolved', 0, 'alerts', jsonb_build_array(
+                jsonb_build_object(
+                    'status', 'firing', 'rule', 'test', 'instance', '', 'severity', 'info', 'episode', 0, 'at', v_at,
+                    'message', format('a test of channel %s, asked for by %s', alert_test.channel, left(alert_test.by, 200))
+                )
+            )
+        ),
+        '[]', pipeline.now(), pipeline.enqueue_notification(v_id, alert_test.channel)
+    );
+    return v_id;
+end
+$$;
+
 CREATE FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer) RETURNS TABLE(series text, labels jsonb, count bigint, errors bigint, sum double precision, high double precision, quantiles double precision[])
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -390,6 +571,28 @@ CREATE FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources
     join pipeline.timing_series as s on s.id = m.grp
 $$;
 
+CREATE FUNCTION pipeline.alert_unack(rule text, instance text DEFAULT NULL::text, by text DEFAULT SESSION_USER) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_count bigint;
+begin
+    with gone as (
+        delete from pipeline.alert_ack as k
+        where k.rule = alert_unack.rule and (alert_unack.instance is null or k.instance = alert_unack.instance)
+        returning k.instance, k.episode
+    ),
+    noted as (
+        insert into pipeline.alert_note (at, rule, instance, episode, action, made_by)
+        select pipeline.now(), alert_unack.rule, g.instance, g.episode, 'unack', left(coalesce(alert_unack.by, session_user), 200)
+        from gone as g
+    )
+    select count(*) into v_count from gone;
+    return v_count;
+end
+$$;
+
 CREATE FUNCTION pipeline.alerts() RETURNS TABLE(rule text, instance text, state text, severity text, since timestamp with time zone, message text, value double precision, threshold double precision, nodata boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -401,6 +604,23 @@ CREATE FUNCTION pipeline.alerts() RETURNS TABLE(rule text, instance text, state 
     where s.state <> 'resolved' or s.resolved_at > pipeline.now() - interval '15 minutes'
     order by array_position(array['firing', 'pending', 'resolved'], s.state),
         array_position(array['critical', 'warning', 'info'], s.severity), s.rule, s.instance
+$$;
+
+CREATE FUNCTION pipeline.alerts_alive(p_rule text, p_instance text) RETURNS TABLE(kind text, instance text, episode bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+    select s.kind, s.instance, s.episode
+    from pipeline.alert_state as s
+    where s.rule = p_rule and (p_instance is null or s.instance = p_instance) and s.state in ('pending', 'firing');
+    if not found then
+        raise exception 'alert %: % neither pends nor fires', p_rule, coalesce(nullif(p_instance, ''), 'it')
+            using errcode = 'P0002', hint = 'select * from pipeline.alerts() shows what does.';
+    end if;
+end
 $$;
 
 CREATE FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds double precision) RETURNS bigint
@@ -863,6 +1083,24 @@ CREATE FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double pr
         )
 $$;
 
+CREATE FUNCTION pipeline.check_alert_matchers() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_column text;
+    v_wrong text;
+begin
+    foreach v_column in array tg_argv loop
+        v_wrong := pipeline.check_matchers(to_jsonb(new) -> v_column);
+        if v_wrong is not null then
+            raise exception '%: %', v_column, v_wrong using errcode = '22023';
+        end if;
+    end loop;
+    return new;
+end
+$$;
+
 CREATE FUNCTION pipeline.check_alert_rule() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1037,6 +1275,29 @@ begin
     perform pipeline.now() at time zone p_timezone;  -- the server knows most names too
 end
 $_$;
+
+CREATE FUNCTION pipeline.check_matchers(p_matchers jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_name text;
+    v_value jsonb;
+begin
+    if p_matchers is null or jsonb_typeof(p_matchers) <> 'object' then
+        return 'matchers are a JSON object, such as {"rule": "slow*", "label.region": "eu"}';
+    end if;
+    for v_name, v_value in select m.key, m.value from jsonb_each(p_matchers) as m order by m.key loop
+        if v_name not in ('rule', 'severity', 'kind', 'instance') and v_name !~ '^label\..' then
+            return format('there is no attribute %s; there are rule, severity, kind, instance and label.NAME', v_name);
+        end if;
+        if jsonb_typeof(v_value) <> 'string' then
+            return format('%s should be a text, such as eu, eu* or !eu', v_name);
+        end if;
+    end loop;
+    return null;
+end
+$$;
 
 CREATE FUNCTION pipeline.check_watchable(p_name text, p_relation oid) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1829,6 +2090,16 @@ begin
     end if;
     return pipeline.add_jobs(task, args, queue, priority, run_at, max_attempts, timeout, expires_at, keys);
 end
+$$;
+
+CREATE FUNCTION pipeline.enqueue_notification(p_id uuid, p_channel text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pipeline.enqueue(
+        'pgreflex.notify', jsonb_build_object('notification', p_id, 'channel', p_channel), queue => 'pgreflex.alerts',
+        max_attempts => 1000, key => 'pgreflex.notify:' || p_channel
+    )
 $$;
 
 CREATE FUNCTION pipeline.enqueue_on(tbl regclass, op text, task text, queue text DEFAULT NULL::text, share double precision DEFAULT 1.0) RETURNS text
@@ -4162,6 +4433,37 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.silence(matchers jsonb, reason text, duration interval DEFAULT NULL::interval, until timestamp with time zone DEFAULT NULL::timestamp with time zone, by text DEFAULT SESSION_USER) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_now timestamptz := pipeline.now();
+    v_end timestamptz := coalesce(silence.until, v_now + silence.duration);
+    v_id bigint;
+begin
+    if v_end is null or (silence.until is not null and silence.duration is not null) then
+        raise exception 'silence: it needs an end'
+            using errcode = '22023', hint = 'Give either duration => ''2 hours'' or until => a time.';
+    end if;
+    if v_end <= v_now or not isfinite(v_end) then
+        raise exception 'silence: its end, %, does not lie ahead', v_end using errcode = '22023';
+    end if;
+    if coalesce(btrim(silence.reason), '') = '' then
+        raise exception 'silence: it needs a reason' using errcode = '22023', hint = 'Say why, for whoever wonders later.';
+    end if;
+    insert into pipeline.alert_silence (matchers, starts_at, ends_at, reason, made_by, made_at)
+    values (silence.matchers, v_now, v_end, left(silence.reason, 4000), left(coalesce(silence.by, session_user), 200), v_now)
+    returning id into v_id;
+    insert into pipeline.alert_note (at, rule, action, made_by, note)
+    values (
+        v_now, coalesce(silence.matchers ->> 'rule', '*'), 'silence', left(coalesce(silence.by, session_user), 200),
+        format('silence %s until %s: %s', v_id, v_end, left(silence.reason, 4000))
+    );
+    return v_id;
+end
+$$;
+
 CREATE FUNCTION pipeline.silence_bell(p_silent boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5547,6 +5849,26 @@ begin
 end
 $$;
 
+CREATE FUNCTION pipeline.unsilence(id bigint, by text DEFAULT SESSION_USER) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    v_rule text;
+begin
+    update pipeline.alert_silence as s
+    set ends_at = greatest(pipeline.now(), s.starts_at + interval '1 microsecond'), ended_by = left(coalesce(unsilence.by, session_user), 200)
+    where s.id = unsilence.id and s.ends_at > pipeline.now()
+    returning coalesce(s.matchers ->> 'rule', '*') into v_rule;
+    if v_rule is null then
+        return false;
+    end if;
+    insert into pipeline.alert_note (at, rule, action, made_by, note)
+    values (pipeline.now(), v_rule, 'unsilence', left(coalesce(unsilence.by, session_user), 200), format('silence %s', unsilence.id));
+    return true;
+end
+$$;
+
 CREATE FUNCTION pipeline.unwatch(relation text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5884,6 +6206,16 @@ COMMENT ON COLUMN pipeline.activity_window.queryid IS '0: none was known.';
 
 COMMENT ON COLUMN pipeline.activity_window.wait_type IS 'Empty: it ran. `other`: all beyond the most frequent ones.';
 
+CREATE TABLE pipeline.alert_ack (
+    kind text NOT NULL,
+    rule text NOT NULL,
+    instance text NOT NULL,
+    episode bigint NOT NULL,
+    made_by text NOT NULL,
+    note text DEFAULT ''::text NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
 CREATE SEQUENCE pipeline.alert_bell
     START WITH 1
     INCREMENT BY 1
@@ -5896,16 +6228,30 @@ CREATE TABLE pipeline.alert_builtin (
     definition text NOT NULL
 );
 
-CREATE TABLE pipeline.alert_delivery (
-    notice uuid NOT NULL,
-    sink text NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    next_try_at timestamp with time zone NOT NULL,
-    delivered_at timestamp with time zone,
+CREATE TABLE pipeline.alert_channel (
+    name text NOT NULL,
+    kind text NOT NULL,
+    definition text NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    tokens double precision NOT NULL,
+    refilled_at timestamp with time zone NOT NULL,
     problem text
 );
 
-COMMENT ON COLUMN pipeline.alert_delivery.delivered_at IS 'Set only after the sink has accepted it.';
+COMMENT ON TABLE pipeline.alert_channel IS 'Who is told: what a daemon was configured with during the last seven days. Holds no secrets.';
+
+COMMENT ON COLUMN pipeline.alert_channel.definition IS 'What it is told; when that changes, all that was passed over is looked at again.';
+
+COMMENT ON COLUMN pipeline.alert_channel.tokens IS 'How many notifications it may be sent at once; refilled with time.';
+
+COMMENT ON COLUMN pipeline.alert_channel.problem IS 'Why it does not accept, once that has gone on for five minutes or cannot pass.';
+
+CREATE TABLE pipeline.alert_group (
+    channel text NOT NULL,
+    name text NOT NULL,
+    told_at timestamp with time zone,
+    open uuid
+);
 
 CREATE TABLE pipeline.alert_history (
     id bigint NOT NULL,
@@ -5951,6 +6297,18 @@ ALTER TABLE pipeline.alert_inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
     CACHE 1
 );
 
+CREATE TABLE pipeline.alert_inhibition (
+    name text NOT NULL,
+    source jsonb NOT NULL,
+    target jsonb NOT NULL,
+    equal text[] DEFAULT '{}'::text[] NOT NULL,
+    origin text DEFAULT 'user'::text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT alert_inhibition_origin_check CHECK ((origin = ANY (ARRAY['user'::text, 'builtin'::text])))
+);
+
+COMMENT ON TABLE pipeline.alert_inhibition IS 'While an alert that matches source fires, those that match target and agree in the labels of equal are not told.';
+
 CREATE SEQUENCE pipeline.alert_losses
     START WITH 1
     INCREMENT BY 1
@@ -5958,32 +6316,64 @@ CREATE SEQUENCE pipeline.alert_losses
     NO MAXVALUE
     CACHE 1;
 
-CREATE TABLE pipeline.alert_notice (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    place bigint NOT NULL,
-    at timestamp with time zone NOT NULL,
-    kind text NOT NULL,
-    rule text NOT NULL,
-    instance text NOT NULL,
-    episode bigint NOT NULL,
-    change text NOT NULL,
-    severity text NOT NULL,
-    message text NOT NULL,
-    value double precision,
-    threshold double precision,
-    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
-    runbook text,
-    CONSTRAINT alert_notice_change_check CHECK ((change = ANY (ARRAY['firing'::text, 'resolved'::text])))
+CREATE TABLE pipeline.alert_maintenance (
+    name text NOT NULL,
+    matchers jsonb NOT NULL,
+    cron text NOT NULL,
+    length interval NOT NULL,
+    zone text DEFAULT 'UTC'::text NOT NULL,
+    reason text NOT NULL,
+    made_by text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    CONSTRAINT alert_maintenance_length_check CHECK (((length >= '00:01:00'::interval) AND (length <= '7 days'::interval))),
+    CONSTRAINT alert_maintenance_reason_check CHECK ((reason <> ''::text))
 );
 
-ALTER TABLE pipeline.alert_notice ALTER COLUMN place ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME pipeline.alert_notice_place_seq
+COMMENT ON TABLE pipeline.alert_maintenance IS 'Windows that come again, in which what matches is not told.';
+
+CREATE TABLE pipeline.alert_note (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    rule text NOT NULL,
+    instance text,
+    episode bigint,
+    action text NOT NULL,
+    made_by text NOT NULL,
+    note text DEFAULT ''::text NOT NULL,
+    CONSTRAINT alert_note_action_check CHECK ((action = ANY (ARRAY['note'::text, 'ack'::text, 'unack'::text, 'resolve'::text, 'silence'::text, 'unsilence'::text])))
+);
+
+COMMENT ON TABLE pipeline.alert_note IS 'What people did and said; kept as long as the history.';
+
+ALTER TABLE pipeline.alert_note ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_note_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE pipeline.alert_notification (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    channel text NOT NULL,
+    groups text[] NOT NULL,
+    reason text NOT NULL,
+    body jsonb NOT NULL,
+    members jsonb NOT NULL,
+    at timestamp with time zone NOT NULL,
+    state text DEFAULT 'open'::text NOT NULL,
+    ended_at timestamp with time zone,
+    job bigint,
+    attempts integer DEFAULT 0 NOT NULL,
+    problem text,
+    CONSTRAINT alert_notification_reason_check CHECK ((reason = ANY (ARRAY['new'::text, 'resolved'::text, 'repeat'::text, 'test'::text]))),
+    CONSTRAINT alert_notification_state_check CHECK ((state = ANY (ARRAY['open'::text, 'told'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE pipeline.alert_notification IS 'What is or was sent. The id is the same on every attempt, so that a receiver can tell a repetition.';
+
+COMMENT ON COLUMN pipeline.alert_notification.members IS 'The instances it speaks of, with episode and change; noted in alert_told when it was accepted.';
 
 CREATE TABLE pipeline.alert_progress (
     rule_id bigint NOT NULL,
@@ -6009,12 +6399,27 @@ ALTER TABLE pipeline.alert_rule ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     CACHE 1
 );
 
-CREATE TABLE pipeline.alert_sink (
-    name text NOT NULL,
-    seen_at timestamp with time zone NOT NULL
+CREATE TABLE pipeline.alert_silence (
+    id bigint NOT NULL,
+    matchers jsonb NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    made_by text NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    ended_by text,
+    CONSTRAINT alert_silence_check CHECK ((ends_at > starts_at)),
+    CONSTRAINT alert_silence_reason_check CHECK ((reason <> ''::text))
 );
 
-COMMENT ON TABLE pipeline.alert_sink IS 'Who is told: what a daemon was started with during the last seven days.';
+ALTER TABLE pipeline.alert_silence ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pipeline.alert_silence_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE pipeline.alert_state (
     kind text NOT NULL,
@@ -6039,6 +6444,20 @@ CREATE TABLE pipeline.alert_state (
     CONSTRAINT alert_state_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'firing'::text, 'resolved'::text])))
 )
 WITH (fillfactor='60', autovacuum_vacuum_scale_factor='0.05', autovacuum_vacuum_threshold='1000');
+
+CREATE TABLE pipeline.alert_told (
+    channel text NOT NULL,
+    kind text NOT NULL,
+    rule text NOT NULL,
+    instance text NOT NULL,
+    episode bigint NOT NULL,
+    change text NOT NULL,
+    severity text DEFAULT 'warning'::text NOT NULL,
+    told_at timestamp with time zone NOT NULL,
+    CONSTRAINT alert_told_change_check CHECK ((change = ANY (ARRAY['firing'::text, 'passed'::text])))
+);
+
+COMMENT ON COLUMN pipeline.alert_told.change IS 'firing: it was told. passed: this channel is not told of this episode.';
 
 CREATE UNLOGGED TABLE pipeline.cache_0 (
     role oid NOT NULL,
@@ -7077,11 +7496,17 @@ ALTER TABLE ONLY pipeline.activity_minute
 ALTER TABLE ONLY pipeline.activity_window
     ADD CONSTRAINT activity_window_pkey PRIMARY KEY (start, wait_type, wait_event, queryid);
 
+ALTER TABLE ONLY pipeline.alert_ack
+    ADD CONSTRAINT alert_ack_pkey PRIMARY KEY (kind, rule, instance);
+
 ALTER TABLE ONLY pipeline.alert_builtin
     ADD CONSTRAINT alert_builtin_pkey PRIMARY KEY (name);
 
-ALTER TABLE ONLY pipeline.alert_delivery
-    ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (notice, sink);
+ALTER TABLE ONLY pipeline.alert_channel
+    ADD CONSTRAINT alert_channel_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pipeline.alert_group
+    ADD CONSTRAINT alert_group_pkey PRIMARY KEY (channel, name);
 
 ALTER TABLE ONLY pipeline.alert_history
     ADD CONSTRAINT alert_history_pkey PRIMARY KEY (id);
@@ -7089,14 +7514,17 @@ ALTER TABLE ONLY pipeline.alert_history
 ALTER TABLE ONLY pipeline.alert_inbox
     ADD CONSTRAINT alert_inbox_pkey PRIMARY KEY (id);
 
-ALTER TABLE ONLY pipeline.alert_notice
-    ADD CONSTRAINT alert_notice_kind_rule_instance_episode_change_key UNIQUE (kind, rule, instance, episode, change);
+ALTER TABLE ONLY pipeline.alert_inhibition
+    ADD CONSTRAINT alert_inhibition_pkey PRIMARY KEY (name);
 
-ALTER TABLE ONLY pipeline.alert_notice
-    ADD CONSTRAINT alert_notice_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY pipeline.alert_maintenance
+    ADD CONSTRAINT alert_maintenance_pkey PRIMARY KEY (name);
 
-ALTER TABLE ONLY pipeline.alert_notice
-    ADD CONSTRAINT alert_notice_place_key UNIQUE (place);
+ALTER TABLE ONLY pipeline.alert_note
+    ADD CONSTRAINT alert_note_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pipeline.alert_notification
+    ADD CONSTRAINT alert_notification_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY pipeline.alert_progress
     ADD CONSTRAINT alert_progress_pkey PRIMARY KEY (rule_id);
@@ -7107,11 +7535,14 @@ ALTER TABLE ONLY pipeline.alert_rule
 ALTER TABLE ONLY pipeline.alert_rule
     ADD CONSTRAINT alert_rule_pkey PRIMARY KEY (id);
 
-ALTER TABLE ONLY pipeline.alert_sink
-    ADD CONSTRAINT alert_sink_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY pipeline.alert_silence
+    ADD CONSTRAINT alert_silence_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY pipeline.alert_state
     ADD CONSTRAINT alert_state_pkey PRIMARY KEY (kind, rule, instance);
+
+ALTER TABLE ONLY pipeline.alert_told
+    ADD CONSTRAINT alert_told_pkey PRIMARY KEY (channel, kind, rule, instance);
 
 ALTER TABLE ONLY pipeline.cache_0
     ADD CONSTRAINT cache_0_pkey PRIMARY KEY (role, key);
@@ -7242,9 +7673,17 @@ ALTER TABLE ONLY pipeline.workflow_job
 ALTER TABLE ONLY pipeline.workflow
     ADD CONSTRAINT workflow_pkey PRIMARY KEY (id);
 
-CREATE INDEX alert_delivery_open ON pipeline.alert_delivery USING btree (sink, next_try_at) WHERE (delivered_at IS NULL);
+CREATE INDEX alert_group_open ON pipeline.alert_group USING btree (open) WHERE (open IS NOT NULL);
 
 CREATE INDEX alert_history_at ON pipeline.alert_history USING btree (at);
+
+CREATE INDEX alert_note_at ON pipeline.alert_note USING btree (at);
+
+CREATE INDEX alert_notification_at ON pipeline.alert_notification USING btree (at);
+
+CREATE INDEX alert_notification_open ON pipeline.alert_notification USING btree (channel) WHERE (state = 'open'::text);
+
+CREATE INDEX alert_silence_end ON pipeline.alert_silence USING btree (ends_at);
 
 CREATE INDEX job_archive_failed ON ONLY pipeline.job_archive USING btree (finished_at) WHERE (state = 'failed'::text);
 
@@ -7332,20 +7771,32 @@ ALTER INDEX pipeline.timing_part_window ATTACH PARTITION pipeline.timing_5m_star
 
 CREATE TRIGGER check_alert_rule BEFORE INSERT OR UPDATE ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_rule();
 
+CREATE TRIGGER check_matchers BEFORE INSERT OR UPDATE ON pipeline.alert_inhibition FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_matchers('source', 'target');
+
+CREATE TRIGGER check_matchers BEFORE INSERT OR UPDATE ON pipeline.alert_maintenance FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_matchers('matchers');
+
+CREATE TRIGGER check_matchers BEFORE INSERT OR UPDATE ON pipeline.alert_silence FOR EACH ROW EXECUTE FUNCTION pipeline.check_alert_matchers('matchers');
+
 CREATE TRIGGER note_ended AFTER INSERT ON pipeline.job_archive FOR EACH ROW WHEN ((new.workflow IS NOT NULL)) EXECUTE FUNCTION pipeline.note_ended();
 
 CREATE TRIGGER restart_alert_rule AFTER UPDATE OF enabled ON pipeline.alert_rule FOR EACH ROW WHEN ((new.enabled AND (NOT old.enabled))) EXECUTE FUNCTION pipeline.start_alert_rule();
 
 CREATE TRIGGER start_alert_rule AFTER INSERT ON pipeline.alert_rule FOR EACH ROW EXECUTE FUNCTION pipeline.start_alert_rule();
 
-ALTER TABLE ONLY pipeline.alert_delivery
-    ADD CONSTRAINT alert_delivery_notice_fkey FOREIGN KEY (notice) REFERENCES pipeline.alert_notice(id) ON DELETE CASCADE;
+ALTER TABLE ONLY pipeline.alert_group
+    ADD CONSTRAINT alert_group_channel_fkey FOREIGN KEY (channel) REFERENCES pipeline.alert_channel(name) ON DELETE CASCADE;
 
-ALTER TABLE ONLY pipeline.alert_delivery
-    ADD CONSTRAINT alert_delivery_sink_fkey FOREIGN KEY (sink) REFERENCES pipeline.alert_sink(name) ON DELETE CASCADE;
+ALTER TABLE ONLY pipeline.alert_group
+    ADD CONSTRAINT alert_group_open_fkey FOREIGN KEY (open) REFERENCES pipeline.alert_notification(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY pipeline.alert_notification
+    ADD CONSTRAINT alert_notification_channel_fkey FOREIGN KEY (channel) REFERENCES pipeline.alert_channel(name) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pipeline.alert_progress
     ADD CONSTRAINT alert_progress_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES pipeline.alert_rule(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pipeline.alert_told
+    ADD CONSTRAINT alert_told_channel_fkey FOREIGN KEY (channel) REFERENCES pipeline.alert_channel(name) ON DELETE CASCADE;
 
 REVOKE ALL ON FUNCTION pipeline.add_job(p_task text, p_args jsonb, p_queue text, p_priority integer, p_run_at timestamp with time zone, p_max_attempts integer, p_timeout interval, p_key text, p_expires_at timestamp with time zone) FROM PUBLIC;
 
@@ -7353,13 +7804,31 @@ REVOKE ALL ON FUNCTION pipeline.add_jobs(task text, args jsonb[], queue text, pr
 
 REVOKE ALL ON FUNCTION pipeline.adopt_lanes() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.alert_ack(rule text, instance text, note text, by text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_channels() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_log(over interval, rule text, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_note(rule text, note text, instance text, by text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_notifications(over interval, channel text, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_resolve(rule text, instance text, note text, by text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.alert_rule_check(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean, query text, labels jsonb, sources text[], clear_threshold double precision, runbook text, max_instances integer, origin text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.alert_rules() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.alert_test(channel text, by text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_unack(rule text, instance text, by text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alerts_alive(p_rule text, p_instance text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.allowance(p_name text, p_rate integer, p_seconds double precision) FROM PUBLIC;
 
@@ -7387,11 +7856,15 @@ REVOKE ALL ON FUNCTION pipeline.cancel_workflows(p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.charge(p_name text, p_count bigint, p_seconds double precision) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.check_alert_matchers() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.check_alert_rule() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_columns(p_relation oid, p_columns text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_cron(p_cron text, p_timezone text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.check_matchers(p_matchers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.check_watchable(p_name text, p_relation oid) FROM PUBLIC;
 
@@ -7424,6 +7897,8 @@ REVOKE ALL ON FUNCTION pipeline.drop_spare_triggers(p_watch pipeline.watch) FROM
 REVOKE ALL ON FUNCTION pipeline.drop_watch(p_watch pipeline.watch) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.end_jobs(p_ids bigint[], p_state text, p_error text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.enqueue_notification(p_id uuid, p_channel text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.enqueue_run(p_name text, p_at timestamp with time zone) FROM PUBLIC;
 
@@ -7549,6 +8024,8 @@ REVOKE ALL ON FUNCTION pipeline.set_key_rule(name text, concurrency integer, rat
 
 REVOKE ALL ON FUNCTION pipeline.set_queue(name text, concurrency integer, rate integer, per interval, slots integer, weight integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.silence(matchers jsonb, reason text, duration interval, until timestamp with time zone, by text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.silence_bell(p_silent boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.slo_burn(p_slo pipeline.slo, p_over interval, OUT burn double precision, OUT events double precision) FROM PUBLIC;
@@ -7620,6 +8097,8 @@ REVOKE ALL ON FUNCTION pipeline.turn_timing_inbox(p_turn_bytes bigint) FROM PUBL
 REVOKE ALL ON FUNCTION pipeline.turns(p_queue text, p_after text, p_room bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.unschedule(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.unsilence(id bigint, by text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.unwatch(relation text) FROM PUBLIC;
 

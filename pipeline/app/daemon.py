@@ -20,16 +20,18 @@ from handlers.builtin import add_builtin
 from handlers.events import UserConsumer
 from handlers.jobs import JobWorker
 from handlers.latency import LatencyRecorder
+from handlers.notify import CONCURRENCY as TELLING
+from handlers.notify import QUEUE as ALERTS
+from handlers.notify import Notifier
 from handlers.purge import QUEUE, PurgeConsumer, Purger, Receiver
 from handlers.queries import QueryKeeper
 from handlers.schedule import Scheduler
-from handlers.sinks import LogSink, Sink, WebhookSink
 from handlers.statements import StatementWatcher
 from handlers.timing_board import TimingBoard
 from handlers.timing_keeper import TimingKeeper
 from handlers.workflows import WorkflowResolver
 from pipeline import __version__
-from pipeline.app import instrumenting, jobs
+from pipeline.app import alerting, instrumenting, jobs
 from pipeline.app.alert_sources import LocalMetrics
 from pipeline.app.board import CacheBoard, DeliveryMeter, JobBell, PoolBoard
 from pipeline.app.keys import sealer_of
@@ -40,6 +42,7 @@ from pipeline.core.alert_definition import Definition
 from pipeline.core.feed import EventConsumer
 from pipeline.core.status import FeedStatus, ServiceHealth, Status, sum_of_timings
 from pipeline.db.activity import Activity
+from pipeline.db.alert_delivery import DeliveryStore
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alert_rules import AlertRules
 from pipeline.db.alerts import AlertStore
@@ -99,14 +102,19 @@ class Daemon:
         self.caches = CacheBoard()
         self.delivery = DeliveryMeter(self.pump)
         self.judge = AlertJudge(self.database)
+        telling = DeliveryStore(self.database)
+        self.notifier = Notifier(
+            telling, alerting.targets(config, self.poster.post, telling.notify), leading=self.leading
+        )
         self.alerts = AlertEvaluator(
-            AlertStore(self.database), self.judge, sinks(config, self.poster), leading=self.leading
+            AlertStore(self.database), self.judge, leading=self.leading, changed=self.notifier.wake
         )
         self.alert_rules = FileRules(
             AlertRules(self.database), [Definition(**rule.model_dump()) for rule in config.alerts.rules]
         )
         add_builtin(registry, self.database, config.jobs)
-        queues = dict(config.jobs.queues)
+        self.notifier.add_to(registry)
+        queues = {ALERTS: TELLING, **config.jobs.queues}
         receiver = receiver_of(config)
         if receiver is not None:
             Purger(receiver, self.poster.post).add_to(registry)
@@ -169,6 +177,7 @@ class Daemon:
             self.activity,
             QueryKeeper(Queries(self.database), leading=self.leading),
             self.alert_rules,
+            self.notifier,
             self.alerts,
             self.schedule,
             self.workflows,
@@ -266,21 +275,6 @@ def services_of(services: Mapping[str, Health], supervisor: Supervisor) -> tuple
         ServiceHealth(name, health.ok, health.detail, supervisor.states[name].restarts)
         for name, health in services.items()
     )
-
-
-def sinks(config: Config, poster: Poster) -> list[Sink]:
-    """Where alerts go: always the log, and the webhook if one is configured."""
-    chosen: list[Sink] = [LogSink()]
-    if config.alerts.webhook_url is not None:
-        secret = config.alerts.webhook_secret
-        chosen.append(
-            WebhookSink(
-                config.alerts.webhook_url.get_secret_value(),
-                poster.post,
-                secret=None if secret is None else secret.get_secret_value(),
-            )
-        )
-    return chosen
 
 
 def receiver_of(config: Config) -> Receiver | None:

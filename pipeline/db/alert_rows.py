@@ -1,6 +1,6 @@
 """The rows of alerts: instances as they are read, and what judging made of them as it is written.
 
-Owns: the form of alert_state, alert_history and alert_notice. Must not know who judges, or why.
+Owns: the form of alert_state and alert_history. Must not know who judges, or why.
 """
 
 from __future__ import annotations
@@ -93,8 +93,6 @@ def _step(one: Judged) -> dict[str, Any]:
         "threshold": alert.threshold,
         "labels": alert.labels,
         "before": one.before,
-        "change": one.change,
         "at": one.at,
         "reason": one.reason,
-        "runbook": one.runbook,
     }

@@ -1,7 +1,7 @@
-"""Alerts in Postgres: the inbox of what SQL raised, instances that nobody speaks for any more, what is told.
+"""Alerts in Postgres: the inbox of what SQL raised, and instances that nobody speaks for any more.
 
-Owns: the tables alert_inbox, alert_sink and alert_delivery. Must not know the state machine's rules (core
-decides), how rules are judged (pipeline/db/alert_judge.py) or how anything is sent.
+Owns: the table alert_inbox. Must not know the state machine's rules (core decides), how rules are judged
+(pipeline/db/alert_judge.py) or who is told.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline.core.alert import NEVER
-from pipeline.core.alert_notice import Delivery, Notice
 from pipeline.core.alert_rule import Alert, Judged, end, signal
 from pipeline.core.window import series_name
 from pipeline.db.alert_rows import alert_of, labels_of, save
@@ -19,12 +18,10 @@ from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 
 INBOX_BATCH = 5_000  # messages in one transaction: a tenth of a second
-LEASE_SECONDS = 60.0  # for CLAIM_BATCH attempts of ten seconds each
-CLAIM_BATCH = 5
 
 
 class AlertStore:
-    """Takes in what SQL raised, and hands out what has to be told."""
+    """Takes in what SQL raised, and shows what is alive."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -78,30 +75,6 @@ class AlertStore:
     async def current(self) -> list[Alert]:
         """The instances that are pending, firing, or resolved within 15 minutes; at most 500."""
         return [alert_of(row) for row in await self._database.fetch("alerts/current")]
-
-    async def register_sinks(self, names: Sequence[str]) -> None:
-        """From now on these sinks are told."""
-        await self._database.execute("alerts/register_sinks", list(names))
-
-    async def claim(self, sink: str) -> list[Delivery]:
-        """What the sink has to be told now, in order; nobody else gets it within LEASE_SECONDS."""
-        rows = await self._database.fetch("alerts/claim", sink, LEASE_SECONDS, CLAIM_BATCH)
-        rows.sort(key=lambda row: row["place"])
-        return [
-            Delivery(
-                msgspec.convert({**row, "labels": labels_of(row["labels"])}, Notice),
-                row["attempts"],
-            )
-            for row in rows
-        ]
-
-    async def delivered(self, notice: str, sink: str) -> None:
-        """Note that the sink accepted the notice."""
-        await self._database.execute("alerts/delivered", notice, sink)
-
-    async def not_delivered(self, notice: str, sink: str, *, pause: float, problem: str) -> None:
-        """Note why it did not; it is handed out again after `pause` seconds."""
-        await self._database.execute("alerts/not_delivered", notice, sink, pause, problem[:500])
 
     async def prune(self) -> None:
         """Delete what nobody needs any more."""

@@ -44,7 +44,7 @@ async def prune(database: Database) -> int:
     for seconds in LEVELS[1:]:
         keep, last = float(KEEP_SECONDS[seconds]), seconds == LEVELS[-1]
         deleted += await _delete(database, "latency/prune_rolls", seconds, keep, last, PRUNE_ROLLS)
-    return deleted + await _delete(database, "latency/prune_series", keep)
+    return deleted
 
 
 async def _delete(database: Database, name: str, *args: object) -> int:

@@ -3,7 +3,7 @@
 -- $2 text: a rule, or null for all
 -- $3 text: an instance, or null for all
 -- $4 bigint: only what came before the change of this number, or null
--- $5 int: how many at most
+-- $5 bigint: how many at most
 -- locks: none
 -- index: alert_history_at
 select h.id, extract(epoch from h.at)::float8 as at, h.kind, h.rule, h.instance, h.labels::text as labels, h.episode, h.before, h.after,

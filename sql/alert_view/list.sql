@@ -3,7 +3,7 @@
 -- $2 text[]: severities, or null for all
 -- $3 text: a rule, or null for all
 -- $4 text: an instance, or null for all
--- $5 int: how many at most
+-- $5 bigint: how many at most
 -- locks: none
 select s.kind, s.rule, s.instance, s.labels::text as labels, s.state, s.severity, s.message, s.value, s.threshold,
     r.comparison, m.unit, r.runbook, s.nodata, s.bad, s.good, s.silent, r.need, r.keep_firing, s.episode,

@@ -1,4 +1,4 @@
--- save: writes where some instances stand now, what happened to them on the way, and what has to be told
+-- save: writes where some instances stand now, and what happened to them on the way
 -- $1 jsonb: the instances, each once; times in seconds since the epoch
 -- $2 jsonb: the steps, in their order: those that changed a state, with what an instance was after each
 -- locks: the instances' rows
@@ -15,11 +15,10 @@ step as (
     from rows from (
         jsonb_to_recordset($2::jsonb) as (
             kind text, rule text, instance text, state text, episode bigint, severity text, message text, value float8,
-            threshold float8, labels jsonb, before text, change text, at float8, reason text, runbook text
+            threshold float8, labels jsonb, before text, at float8, reason text
         )
     ) with ordinality as j (
-        kind, rule, instance, state, episode, severity, message, value, threshold, labels, before, change, at, reason,
-        runbook, place
+        kind, rule, instance, state, episode, severity, message, value, threshold, labels, before, at, reason, place
     )
 ),
 gone as (
@@ -42,23 +41,6 @@ kept as (
         fired_at = excluded.fired_at, resolved_at = excluded.resolved_at, severity = excluded.severity,
         message = excluded.message, value = excluded.value, threshold = excluded.threshold,
         revision = excluded.revision, labels = excluded.labels
-),
-told as (
-    insert into pipeline.alert_notice (
-        at, kind, rule, instance, episode, change, severity, message, value, threshold, labels, runbook
-    )
-    select to_timestamp(at), kind, rule, instance, episode, change, severity, message, value, threshold, labels, runbook
-    from step
-    where change is not null
-    order by place
-    on conflict (kind, rule, instance, episode, change) do nothing
-    returning id
-),
-addressed as (
-    insert into pipeline.alert_delivery (notice, sink, next_try_at)
-    select t.id, s.name, pipeline.now()
-    from told as t
-    cross join pipeline.alert_sink as s
 )
 insert into pipeline.alert_history (at, kind, rule, instance, episode, before, after, value, message, reason, labels)
 select to_timestamp(at), kind, rule, instance, episode, before, state, value, message, reason, labels

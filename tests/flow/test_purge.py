@@ -17,6 +17,7 @@ from handlers.purge import PurgeConsumer, Purger, Receiver
 from pipeline.app.daemon import Daemon, receiver_of
 from pipeline.config import Config
 from pipeline.core.events import Event
+from pipeline.core.outgoing import Answer
 from pipeline.errors import ConfigError
 from tests.conftest import eventually
 
@@ -85,9 +86,9 @@ async def test_tags_may_go_into_a_header_apart_by_spaces(edge: Edge) -> None:
 async def test_one_job_asks_for_a_hundred_groups_at_a_time() -> None:
     sent: list[list[str]] = []
 
-    async def post(_url: str, body: bytes, _headers: Any) -> int:
+    async def post(_url: str, body: bytes, _headers: Any) -> Answer:
         sent.append(json.loads(body)["tags"])
-        return 204
+        return Answer(204)
 
     groups = [f"orders:{number}" for number in range(250)]
     job: Any = None

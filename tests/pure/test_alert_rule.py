@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.core.alert import NEVER, Policy, State
 from pipeline.core.alert_metric import METRICS, Reading, Timing, per_minute, reading_of
-from pipeline.core.alert_notice import pause
 from pipeline.core.alert_rule import Alert, Judged, Look, Rule, clash, due_windows, judge_window, outdated, render
 
 RULE = Rule(
@@ -215,11 +214,6 @@ def test_a_counter_is_told_by_its_growth_in_a_minute() -> None:
 def test_what_has_ended_well_or_badly_is_told_for_each_metric() -> None:
     assert {name for name, metric in METRICS.items() if metric.kind == "timing" and metric.gone_is_good} == set()
     assert METRICS["sql"].gone_is_good
-
-
-def test_pauses_between_attempts_grow_to_five_minutes() -> None:
-    assert [pause(attempts, 1.0) for attempts in (1, 2, 3, 9, 50)] == [1, 2, 4, 256, 300]
-    assert pause(1, 0.0) == 0.5
 
 
 def test_an_alert_without_a_past_is_inactive() -> None:

@@ -59,7 +59,10 @@ async def test_each_row_of_a_query_is_an_instance_named_by_its_columns(
     assert [one.change for one in await windows()] == ["firing"]
     [row] = await sql.fetch("select rule, instance, state, message, value from pipeline.alerts()")
     assert tuple(row) == ("low stock", '{sku="a",warehouse="north"}', "firing", "a: 2 left, order more", 2.0)
-    assert await sql.fetchval("select labels from pipeline.alert_notice") == '{"sku": "a", "warehouse": "north"}'
+    assert (
+        await sql.fetchval("select labels from pipeline.alert_history where after = 'firing'")
+        == '{"sku": "a", "warehouse": "north"}'
+    )
     await sql.execute("update stock set left_over = 9")
     assert [one.reason for one in await windows()] == ["it is gone"]
     # with a threshold, the rows that it does not reach are good

@@ -191,10 +191,6 @@ async def test_pruning_leaves_what_the_next_level_does_not_contain(db: Database,
     assert await prune() == 1
     for table in ("batch", "roll", "part"):
         assert await sql.fetchval(f"select count(*) from pipeline.timing_{table}") == 0
-    await sql.execute("update pipeline.timing_series set last_at = to_timestamp($1)", NOON)
-    assert await prune() == 0
-    await stand_at(sql, NOON + 403 * 86_400)
-    assert await prune() == 1  # the series
 
 
 async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connection) -> None:

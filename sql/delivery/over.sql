@@ -1,0 +1,17 @@
+-- over: what a channel was told that fires, and does no longer; with what is still known of it
+-- $1 text: the channel
+-- $2 text[]: groups that have to wait
+-- $3 bigint: how many at most
+-- locks: none
+select t.kind, t.rule, t.instance, t.episode, t.severity, extract(epoch from t.told_at)::float8 as told_at,
+    coalesce(s.message, '') as message, coalesce(s.labels, '{}') as labels, extract(epoch from s.resolved_at)::float8 as resolved_at
+from pipeline.alert_told as t
+left join pipeline.alert_state as s on s.kind = t.kind and s.rule = t.rule and s.instance = t.instance and s.state = 'resolved'
+where t.channel = $1 and t.change = 'firing' and t.rule <> all($2::text[])
+  and not exists (
+      select
+      from pipeline.alert_state as f
+      where f.kind = t.kind and f.rule = t.rule and f.instance = t.instance and f.state = 'firing'
+  )
+order by t.told_at
+limit $3
