@@ -50,7 +50,7 @@ async def measure(bench: Bench) -> None:
         SHARE,
         1 - ratio_of(shared),
         *GOALS[SHARE],
-        f"{CLIENTS} clients; a call takes {wall(shared):.0f} us and is two queries, one to reset, both timed",
+        f"{CLIENTS} clients; a call takes {wall(shared):.0f} us, with its reset, which is not timed",
     )
     report.figure("processor time that timing with labels adds to a query, us", added(named))
     report.figure("processor time that timing adds to a call of a pool, us", added(shared))

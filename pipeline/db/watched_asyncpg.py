@@ -4,15 +4,16 @@ Owns: where asyncpg is listened to, and what counts as one query there. Knows no
 of a report.
 
 Whatever a connection sends passes through its protocol object: what its logger sees, and what it does not
-(prepared statements, cursors, COPY, the statements of a transaction, its own look-ups of types, the reset on
-release). So a connection is instrumented by giving that one object a subclass of its class, and restored by
-giving the class back. Nothing else is touched: the connection, its callbacks, codecs and caches stay its own, and
-asyncpg's parts that are written in C go on calling each other. It costs one more coroutine a query, about 1 us.
+(prepared statements, cursors, COPY, the statements of a transaction, its own look-ups of types). So a connection
+is instrumented by giving that one object a subclass of its class, and restored by giving the class back. Nothing
+else is touched: the connection, its callbacks, codecs and caches stay its own, and asyncpg's parts that are
+written in C go on calling each other. It costs one more coroutine a query, about 1 us.
 
 What one query is:
 - The statement's execution; the time its text took to be parsed goes to the execution that follows. A text that
   cannot be parsed is one failed query. `executemany` is one query, with as many rows as it was given.
 - A cursor, from the portal's opening until its end: the time spent in the database, the rows of all fetches.
+- The reset with which a pool takes a connection back is none: nobody asked for it, and it would be half of all.
 - A string of several statements, as one text; its rows are those of the last, since asyncpg tells no others.
 
 This leans on asyncpg's inside, so `misfit` compares it with what was written against, before anything is touched.
@@ -52,12 +53,13 @@ MOST_GIVEN = 120  # characters of a statement in which asyncpg may have put such
 
 
 class _Watch(Span):
-    """What is known of one connection. cursors: by portal, [text, seconds, rows]."""
+    """What is known of one connection. cursors: by portal, [text, seconds, rows]. reset: its pool's query."""
 
-    __slots__ = ("cursors", "parsed")
+    __slots__ = ("cursors", "parsed", "reset")
 
-    def __init__(self, observe: Observer) -> None:
+    def __init__(self, observe: Observer, reset: str) -> None:
         super().__init__(observe)
+        self.reset = reset
         self.parsed: dict[str, float] = {}
         self.cursors: dict[str, list[Any]] = {}
 
@@ -139,7 +141,13 @@ class WatchedProtocol(Base):  # type: ignore[misc]  # the driver's class, known 
         _done(self, state.query, started, rows, name=state.name)
         return result
 
-    async def query(self, query: str, timeout: Any) -> str:
+    def query(self, query: str, timeout: Any) -> Awaitable[str]:
+        if query == self._pgreflex.reset:
+            reset: Awaitable[str] = _query(self, query, timeout)
+            return reset
+        return self._timed_query(query, timeout)
+
+    async def _timed_query(self, query: str, timeout: Any) -> str:
         started = perf_counter()
         try:
             tag: str = await _query(self, query, timeout)
@@ -334,7 +342,7 @@ def watch(connection: Any, observe: Observer) -> str | None:
         return None
     if type(protocol) is not Base:
         return f"its protocol is a {type(protocol).__name__}"
-    protocol._pgreflex = _Watch(observe)
+    protocol._pgreflex = _Watch(observe, connection.get_reset_query())
     protocol.__class__ = WatchedProtocol
     return None
 
