@@ -17,7 +17,7 @@ from pipeline.db.alert_rows import alert_of, labels_of, save
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 
-INBOX_BATCH = 5_000  # messages in one transaction: a tenth of a second
+INBOX_BATCH = 10_000  # messages in one transaction: a tenth of a second
 
 
 class AlertStore:

@@ -371,6 +371,22 @@ async def test_a_storm_wakes_the_evaluator_ten_times_a_second_at_most(sql: async
     assert len(await judge_all(dsn)) == 101
 
 
+async def test_of_a_storm_of_one_alert_the_first_and_the_last_message_count(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    for message in ("first", "second", "last"):
+        await sql.execute("select pipeline.raise_alert('a', $1, labels => '{\"n\": 1}')", message)
+        await sql.execute("select pipeline.raise_alert('a', 'other', labels => '{\"n\": 2}')")
+    first = await sql.fetchval("select min(id) from pipeline.alert_inbox")
+    for _ in range(3):
+        await sql.execute("select pipeline.resolve_alert('a', '{\"n\": 2}')")
+    assert len(await judge_all(dsn)) == 4
+    rows = await sql.fetch("select state, message, episode from pipeline.alert_state order by instance")
+    assert [tuple(row) for row in rows] == [("firing", "last", first), ("resolved", "other", first + 1)]
+    told = await sql.fetch("select after, message from pipeline.alert_history order by id")
+    assert [tuple(row) for row in told] == [("firing", "first"), ("firing", "other"), ("resolved", "other")]
+
+
 async def test_labels_of_any_json_name_an_instance_and_none_stops_the_inbox(
     sql: asyncpg.Connection, dsn: str
 ) -> None:
