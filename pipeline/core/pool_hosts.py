@@ -16,6 +16,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 FIRST_SECONDS = 2.0  # a host in reach answers in milliseconds, and who waits has five seconds
 
 
+def named(dsn: str | None) -> str | None:
+    """The application_name that the address itself gives."""
+    return dict(parse_qsl(urlsplit(dsn or "").query)).get("application_name")
+
+
 class Dial:
     """An address and what asyncpg.connect is given besides."""
 

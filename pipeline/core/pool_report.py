@@ -14,6 +14,7 @@ from pipeline.core.fingerprint import fingerprint
 
 MOST_TOLD = 5  # holders in a message; with ten a log line gets longer than anybody reads
 LONGEST_TEXT = 120  # characters of a query
+MOST_READ = 4_000  # of its text; whoever waits for a report must not wait for 8 MB to be read
 RUNNING, IN_TRANSACTION, IDLE = "running", "idle in transaction", "idle"
 
 
@@ -70,8 +71,12 @@ def unreachable(name: str, waited: float, size: int, most: int, attempts: int, r
     )
 
 
-@lru_cache(maxsize=256)
 def shown(query: str) -> str:
     """What stands for a query in one short line: `$1` and so on for its values."""
+    return _shown(query[:MOST_READ])
+
+
+@lru_cache(maxsize=256)
+def _shown(query: str) -> str:
     text = " ".join(fingerprint(query).text.split())
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."

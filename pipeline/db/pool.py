@@ -22,6 +22,7 @@ import structlog
 from asyncpg import pool as theirs
 
 from pipeline.core.pool_fit import mark
+from pipeline.core.pool_hosts import named
 from pipeline.core.pool_options import PoolOptions
 from pipeline.core.pool_report import Held, told
 from pipeline.core.status import PoolStatus
@@ -43,6 +44,7 @@ INSIDE = frozenset({__file__, pool_desk.__file__, theirs.__file__})  # whoever a
 AS_CONFIGURED: Any = object()  # since None means "for ever"
 POLITE_SECONDS = 5.0
 NEW, OPEN, CLOSING, CLOSED = "not open yet", "open", "about to close", "closed"
+OPENING = "being opened by another task"
 
 log = structlog.get_logger("pgreflex.pool")
 
@@ -68,8 +70,8 @@ class Pool(Base):
         **driver: Any,
     ) -> None:
         self.options = options
-        settings = {"application_name": mark(options.name, options.max_size, secrets.token_hex(4))}
-        settings |= options.server_settings() | dict(server_settings or {})
+        name = named(dsn) or mark(options.name, options.max_size, secrets.token_hex(4))
+        settings = {"application_name": name} | options.server_settings() | dict(server_settings or {})
         self.application_name = settings["application_name"]
         plain = {"connection_class": asyncpg.Connection, "record_class": asyncpg.Record}
         self._kept = {"timeout": options.connect_timeout, "server_settings": settings}
@@ -94,20 +96,23 @@ class Pool(Base):
         self.cleaner = Cleaner(self, holds or NoMeter(), driver.get("reset"))
         self.watch = Watch(self)
         self._slots: list[Slot] = self._holders  # type: ignore[attr-defined]  # asyncpg's name for it
-        self._quiet: asyncio.Future[None] | None = None  # while `close` waits for the last one
+        self._quiet: asyncio.Event | None = None  # while `close` waits for the last one
 
     async def _async__init__(self) -> Pool:
         if self.state is OPEN:
             return self
         if self.state is not NEW:
             raise self.refusal()
-        self.state = OPEN
+        self.state = OPENING
         self.loop = self._loop = asyncio.get_running_loop()
         try:
             await self.opener.begin()
+            if self.state is not OPENING:  # it was closed meanwhile
+                raise self.refusal()
         except BaseException:
             self.terminate()
             raise
+        self.state = OPEN
         self._initialized = True
         self.desk.is_open = True
         self.watch.begin()
@@ -216,8 +221,9 @@ class Pool(Base):
         """Refuse newcomers, serve those in line, wait for those who hold a connection, then close all of them.
 
         timeout: seconds, after which whoever still holds one is cut off; None: for ever. Returns who was cut off.
+        Where several close it, the least patient decides.
         """
-        if self.state is not OPEN:
+        if not self.is_open():
             self.terminate()
             return ()
         self.state, self.desk.is_open, self._closing = CLOSING, False, True
@@ -235,14 +241,15 @@ class Pool(Base):
         return cut
 
     async def _drain(self) -> None:
+        self._quiet = self._quiet or asyncio.Event()
         while self.line.waiting or self.line.size > len(self.line.idle):
-            self._quiet = self.loop.create_future()
-            await self._quiet
+            self._quiet.clear()
+            await self._quiet.wait()
 
     def tell_if_quiet(self) -> None:
         """Let `close` look whether the last one has left."""
-        if self._quiet is not None and not self._quiet.done():
-            self._quiet.set_result(None)
+        if self._quiet is not None:
+            self._quiet.set()
 
     def terminate(self) -> None:
         """Close everything at once."""

@@ -160,6 +160,7 @@ class Desk:
                 line.rejoin(waiter)
                 pool.opener.pump()
         except asyncio.CancelledError:
+            self._in_vain(began, time.monotonic())
             line.leave(waiter)
             unused = waiter.handed()
             if unused is not None and unused.alive:
@@ -184,12 +185,15 @@ class Desk:
             return
         self.line.leave(waiter)
         now = time.monotonic()
-        waited = now - waiter.since
         self.timeouts_total += 1
-        self.waits.add(waited * 1000, now)
-        self._meter.add(waited * 1000, error=True)
-        waiter.future.set_exception(self._explain(waited))
+        self._in_vain(waiter.since, now)
+        waiter.future.set_exception(self._explain(now - waiter.since))
         self.pool.tell_if_quiet()
+
+    def _in_vain(self, since: float, now: float) -> None:
+        """Count a wait that brought nothing: those that did would tell of the lucky alone."""
+        self.waits.add((now - since) * 1000, now)
+        self._meter.add((now - since) * 1000, error=True)
 
     def _explain(self, waited: float) -> PgreflexError:
         name, line, opener = self.pool.options.name, self.line, self.pool.opener

@@ -77,11 +77,12 @@ class Slot:
 
     idle_since, lent_at: by time.monotonic(). generation: of the pool when it was opened. asked: the text that the
     borrower sent last. alive: it belongs to the pool still. told: its borrower was reported. ended_at: when it was
-    found that the borrower's task is over; examined: whether the borrower can still use it was looked into.
+    found that the borrower's task is over; examined: whether the borrower can still use it was looked into. base:
+    the fewest references that the connection has had when it was lent.
     """
 
     __slots__ = (
-        "__weakref__", "_con", "_pool", "alive", "asked", "count", "ended_at", "examined", "generation",
+        "__weakref__", "_con", "_pool", "alive", "asked", "base", "count", "ended_at", "examined", "generation",
         "idle_since", "labels", "lent", "lent_at", "place", "task", "task_name", "told",
     )  # fmt: skip
 
@@ -93,6 +94,7 @@ class Slot:
         self.idle_since = 0.0
         self.alive = True
         self.count = 0
+        self.base = sys.maxsize
         self.take_back()
         adopt(con, self)
 
@@ -104,7 +106,8 @@ class Slot:
         """The pool hears of it as a termination listener, which every version of asyncpg has."""
 
     def take_back(self) -> None:
-        """Whoever still has the stand-in can do nothing with it from now on."""
+        """Whoever still has the stand-in, or a statement, cursor or transaction of it, can do nothing with it."""
+        self._con._pool_release_ctr += 1
         lent = self.borrowed()
         if lent is not None:
             lent._con = None
@@ -121,6 +124,7 @@ class Slot:
 
     def lend(self, place: Place | None, now: float, lost: Callable[[weakref.ref[Lent]], None]) -> Lent:
         """The stand-in for a new borrower. lost: called, in any thread, when it is gone without being returned."""
+        self.base = min(self.base, sys.getrefcount(self._con))
         con = self._con
         lent = Lent(self, con)
         self.lent = weakref.ref(lent, lost)
@@ -136,6 +140,14 @@ class Slot:
     def borrowed(self) -> Lent | None:
         """The stand-in, if it is lent and somebody still has it."""
         return None if self.lent is None else self.lent()
+
+    def is_lost(self) -> bool:
+        """Whether it is lent, and neither the stand-in nor anything else that can use it is left.
+
+        A query that runs, a prepared statement, a cursor and a transaction refer to the connection, not to the
+        stand-in; all of them outlive it where the code drops it too early.
+        """
+        return self.lent is not None and self.lent() is None and sys.getrefcount(self._con) <= self.base
 
     def is_used(self) -> bool:
         """Whether anything was asked of the connection since it was lent, so that it has to be reset."""

@@ -3,7 +3,7 @@
 Owns: the rhythm, and what is said of borrowers. Knows nothing of how a connection is reset.
 
 A connection is taken back from its borrower only when it is certain that nobody can use it: nothing refers to it
-any more, or nothing but the frames of a task that failed. When a task ended and others may still have the
+any more, no query and no statement either, or nothing but the frames of a task that failed. When a task ended and others may still have the
 connection that it took, it is reported and stays with them: it may have been handed on.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.db.pool import Pool
 
 EVERY = 1.0
+GONE = "nothing refers to it any more"
 GRACE = 2.0  # for the last steps of a task, and of those who wait for it
 
 log = structlog.get_logger("pgreflex.pool")
@@ -58,8 +59,8 @@ class Watch:
         pool = self._pool()
         if pool is not None:
             for slot in pool.slots():
-                if slot.lent is ref:
-                    self._reclaim(pool, slot, "nothing refers to it any more")
+                if slot.lent is ref and slot.is_lost():  # if not, the next rounds look again
+                    self._reclaim(pool, slot, GONE)
 
     def _round(self) -> None:
         pool = self._pool()
@@ -80,6 +81,9 @@ class Watch:
         pool.opener.pump()
 
     def _look(self, pool: Pool, slot: Slot, now: float) -> None:
+        if slot.is_lost():
+            self._reclaim(pool, slot, GONE)
+            return
         if slot.ended():
             if slot.ended_at is None:
                 slot.ended_at = now

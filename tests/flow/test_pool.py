@@ -200,10 +200,12 @@ async def test_waits_and_holds_are_series_of_the_process(dsn: str) -> None:
         async with pool.acquire():
             with pytest.raises(PoolExhausted):
                 await pool.acquire(timeout=0.01)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pool.acquire(), 0.01)  # one's own patience may be shorter
             assert pool.stats().waiting == 0
         found = {part.series.text: part for part in recorder.parts() if part.series.source == "pool"}
-        assert found['pool.wait{pool="told"}'].digest.count == 2
-        assert found['pool.wait{pool="told"}'].errors == 1
+        assert found['pool.wait{pool="told"}'].digest.count == 3
+        assert found['pool.wait{pool="told"}'].errors == 2
         assert found['pool.held{pool="told"}'].digest.count == 1
 
 
@@ -492,6 +494,44 @@ async def test_a_connection_that_nobody_has_any_more_comes_back(dsn: str) -> Non
         assert pool.stats().opened_total == 1
 
 
+async def test_what_still_uses_a_connection_that_was_dropped_keeps_it(dsn: str) -> None:
+    async with pool_of(dsn, max_size=1) as pool:
+
+        async def prepares() -> Any:
+            connection = await pool.acquire()
+            return await connection.prepare("select 3")
+
+        async def transacts() -> Any:
+            connection = await pool.acquire()
+            transaction = connection.transaction()
+            await transaction.start()
+            return transaction
+
+        assert await (await pool.acquire()).fetchval("select 1 from pg_sleep(0.1)") == 1
+        prepared = await prepares()  # once the query has ended, its connection comes back
+        await asyncio.sleep(0.1)
+        assert pool.stats().reclaimed_total == 1
+        assert await prepared.fetchval() == 3
+        del prepared
+        transaction = await transacts()
+        await asyncio.sleep(0.1)
+        await transaction.commit()
+        del transaction
+        assert await pool.fetchval("select 4") == 4
+        assert (pool.stats().reclaimed_total, pool.stats().rolled_back_total, pool.stats().opened_total) == (3, 0, 1)
+
+
+async def test_nothing_of_a_borrower_reaches_the_next_one(dsn: str) -> None:
+    async with pool_of(dsn, max_size=1) as pool:
+        connection = await pool.acquire()
+        transaction = connection.transaction()
+        await pool.release(connection)  # nothing was asked, so nothing is reset
+        async with pool.acquire() as next_one:
+            with pytest.raises(asyncpg.InterfaceError, match="released back to the pool"):
+                await transaction.start()
+            assert not next_one.is_in_transaction()
+
+
 async def test_a_connection_that_only_a_traceback_keeps_comes_back(dsn: str) -> None:
     async with pool_of(dsn, max_size=1) as pool:
 
@@ -605,12 +645,12 @@ async def test_closing_waits_for_those_who_are_inside_and_refuses_newcomers(dsn:
 
         clients = [asyncio.create_task(client(name)) for name in ("inside", "in line")]
         await eventually(lambda: pool.stats().waiting == 1)
-        closing = asyncio.create_task(pool.close(timeout=5))
+        closing, too = (asyncio.create_task(pool.close(timeout=5)) for _ in range(2))
         await asyncio.sleep(0)
         for error in (PoolClosed, asyncpg.InterfaceError):
             with pytest.raises(error, match="about to close"):
                 await pool.acquire()
-        assert await closing == ()
+        assert (await closing, await too) == ((), ())
         assert order == ["inside", "in line"]
         await asyncio.gather(*clients)
         with pytest.raises(PoolClosed, match="is closed"):
@@ -647,6 +687,11 @@ async def test_a_pool_is_opened_once_and_not_used_before(dsn: str) -> None:
     assert pool.options.name == "main"
     with pytest.raises(PoolClosed, match="not open yet"):
         await pool.fetchval("select 1")
+    opening = asyncio.create_task(pool._async__init__())
+    await asyncio.sleep(0)
+    with pytest.raises(PoolClosed, match="being opened by another task"):
+        await pool
+    await opening
     async with pool:
         assert await pool is pool
         assert pipeline.create_pool(dsn).options.name == "main-2"
@@ -654,6 +699,15 @@ async def test_a_pool_is_opened_once_and_not_used_before(dsn: str) -> None:
     with pytest.raises(PgreflexError, match="closed"):
         await pool
     assert isinstance(pool, Pool)
+    ended = pipeline.create_pool(dsn)
+    opening = asyncio.create_task(ended._async__init__())
+    await eventually(lambda: ended.opener.opened_total > 0)
+    await ended.close()
+    with contextlib.suppress(PoolClosed, asyncio.CancelledError):
+        await opening
+    assert ended.is_closed()
+    async with pool_of(dsn + ("&" if "?" in dsn else "?") + "application_name=shop") as named:
+        assert await named.fetchval("show application_name") == "shop"
 
 
 async def test_the_pools_of_a_process_are_reported_on_the_feed_while_a_client_is_open(dsn: str) -> None:

@@ -36,6 +36,10 @@ def test_no_value_of_a_query_is_shown(query: str) -> None:
     assert "4111" not in shown(query)
 
 
+def test_the_beginning_of_a_long_query_is_all_that_is_read() -> None:
+    assert shown("select '4111" + "x" * 4_000 + "', a") == "select ..."
+
+
 def test_a_long_query_is_cut() -> None:
     assert len(shown("select " + ", ".join(f"column_{n}" for n in range(100)) + " from t")) == 120
 
