@@ -3,17 +3,25 @@
 Owns: what has been taken and is not written yet, and its bound. Must not know SQL or how a percentile is computed.
 
 While the database is away what was taken is kept, up to PENDING_BYTES; past that the oldest is given up and
-counted. What may have been written, since only the answer was lost, is written again as the same batch.
+counted. What may have been written, since only the answer was lost, is written again as the same batch. What the
+database can never take, such as a name that its encoding does not have, is found by halves and given up alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from pipeline.core.window import Part, Windows, window_start
 from pipeline.db.latency import Batch, LatencyStore
+from pipeline.errors import QueryFailed
+from pipeline.runtime import describe
 
 PENDING_BYTES = 48 << 20  # half an hour of 100 series with 30 values each, a window of 10,000 series that are full
+UNUSABLE = ("22", "23", "54")  # classes of SQLSTATE: the values are refused, today and tomorrow
+
+log = structlog.get_logger("pgreflex.latency")
 
 
 class TimingWriter:
@@ -27,6 +35,7 @@ class TimingWriter:
         self._pending: list[tuple[Batch, int, Windows]] = []  # with the size, and where it comes from
         self._bytes = 0
         self._window = 0
+        self._told = False
 
     def sources(self) -> list[Windows]:
         """What it takes from now."""
@@ -71,9 +80,15 @@ class TimingWriter:
                     self._keep(windows, windows.take(None if everything else windows.moment()))
             while self._pending:
                 batch, size, _windows = self._pending[0]
-                await self._store.flush([batch])
-                del self._pending[0]
-                self._bytes -= size
+                try:
+                    await self._store.flush([batch])
+                except QueryFailed as error:
+                    if not error.sqlstate.startswith(UNUSABLE):
+                        raise
+                    self._halve(error)
+                else:
+                    del self._pending[0]
+                    self._bytes -= size
 
     def _keep(self, windows: Windows, parts: list[Part]) -> None:
         for batch in self._store.number(parts):
@@ -82,6 +97,21 @@ class TimingWriter:
             self._bytes += size
         while self._bytes > PENDING_BYTES:
             self._give_up()
+
+    def _halve(self, error: QueryFailed) -> None:
+        """Try the halves of the first batch, of which nothing was written; one of a single part is given up."""
+        batch, _size, windows = self._pending[0]
+        if len(batch.parts) == 1:
+            if not self._told:
+                self._told = True
+                log.warning("timings were given up", name=batch.parts[0].series.name, error=describe(error))
+            self._give_up()
+            return
+        middle = len(batch.parts) // 2
+        halves = [
+            half for parts in (batch.parts[:middle], batch.parts[middle:]) for half in self._store.number(parts)
+        ]
+        self._pending[:1] = [(half, sum(part.size() for part in half.parts), windows) for half in halves]
 
     def _give_up(self) -> None:
         batch, size, windows = self._pending.pop(0)

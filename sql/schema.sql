@@ -6156,9 +6156,31 @@ CREATE FUNCTION pipeline.write_statements(p_durable boolean, p_values text) RETU
 $_$;
 
 CREATE FUNCTION pipeline.write_timings(p_writer text, p_number bigint, p_start double precision, p_series integer[], p_counts bigint[], p_sums double precision[], p_lows double precision[], p_highs double precision[], p_errors bigint[], p_overs bigint[], p_rows bigint[], p_sizes integer[], p_centroids smallint[]) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+begin
+    if (
+        select p_start between 0 and 1e10
+            and sum(d.size) = cardinality(p_centroids) and array_position(p_centroids, null) is null
+            and bool_and(coalesce(
+                d.series is not null and d.count between 1 and 1e12 and d.sum between 0 and 1e24
+                and d.low between 0 and d.high and d.high <= 1e12
+                and d.errors between 0 and d.count and d.over_count between 0 and d.count
+                and d.row_count between -1e15 and 1e15
+                and d.size >= 2 and p_centroids[d.upto - d.size + 1] between 0 and 2
+                -- of the kinds of pipeline/core/centroids.py the second has a weight of its own for each mean
+                and not (p_centroids[d.upto - d.size + 1] = 1 and d.size % 2 = 0)
+                and not (p_centroids[d.upto - d.size + 1] = 2 and d.size < 3),
+                false))
+        from (
+            select u.*, sum(u.size) over (order by u.place)::int as upto
+            from unnest(p_series, p_counts, p_sums, p_lows, p_highs, p_errors, p_overs, p_rows, p_sizes)
+                with ordinality as u (series, count, sum, low, high, errors, over_count, row_count, size, place)
+        ) as d
+    ) is not true then
+        raise exception 'a batch of timings cannot be read' using errcode = 'invalid_parameter_value';
+    end if;
     insert into pipeline.timing_batch (writer, number, start, written_at, series, digests)
     select p_writer::uuid, p_number, to_timestamp(p_start), pipeline.now(),
         array_agg(d.series order by d.place),
@@ -6174,7 +6196,8 @@ CREATE FUNCTION pipeline.write_timings(p_writer text, p_number bigint, p_start d
         from unnest(p_series, p_counts, p_sums, p_lows, p_highs, p_errors, p_overs, p_rows, p_sizes)
             with ordinality as u (series, count, sum, low, high, errors, over_count, row_count, size, place)
     ) as d
-    on conflict do nothing
+    on conflict do nothing;
+end
 $$;
 
 CREATE TABLE pipeline.activity_minute (

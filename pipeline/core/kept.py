@@ -54,6 +54,9 @@ def merge(several: Sequence[Sums], seconds: int, start: int) -> Sums:
     weights: list[float] = []
     for one in several:
         its_means, its_weights = unpack(one.numbers, one.low, one.high)
+        if 0.0 in its_weights:  # pack makes none, but others may write, too
+            pairs = [pair for pair in zip(its_means, its_weights, strict=True) if pair[1]]
+            its_means, its_weights = [mean for mean, _ in pairs], [weight for _, weight in pairs]
         means += its_means
         weights += its_weights
     return Sums(

@@ -13,6 +13,8 @@ from hashlib import blake2b
 import msgspec
 
 MAX_NAME = 200  # characters of a name, and of a label's value
+MAX_BYTES = 2_000  # of a series' whole text: an index of Postgres takes 2,700
+MAX_TOGETHER = 28  # characters of each part where it would be more: 2,400 bytes at most
 MAX_LABELS = 10
 # What would make the text of a series ambiguous, or cannot be stored.
 _IN_NAMES = re.compile(r'[{}"\x00-\x1f\x7f]')
@@ -51,7 +53,16 @@ def usable(name: str, labels: Mapping[str, object] | None, source: str) -> tuple
     found = {_short(key, _IN_KEYS): _short(value, _IN_VALUES) for key, value in kept}
     cut = sum(len(text) > MAX_NAME for text in (name, *(text for pair in kept for text in pair)))
     short = _short(name, _IN_NAMES)
-    return Series(series_name(short, found), source, short, found), cut + len(pairs) - len(kept)
+    text = series_name(short, found)
+    if len(text) > MAX_BYTES // 4 and len(text.encode()) > MAX_BYTES:
+        cut += 1
+        short = _short(short, _IN_NAMES, MAX_TOGETHER)
+        found = {
+            _short(key, _IN_KEYS, MAX_TOGETHER): _short(value, _IN_VALUES, MAX_TOGETHER)
+            for key, value in found.items()
+        }
+        text = series_name(short, found)
+    return Series(text, source, short, found), cut + len(pairs) - len(kept)
 
 
 def _label(value: object) -> str:
@@ -60,10 +71,10 @@ def _label(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _short(text: str, unusable: re.Pattern[str]) -> str:
+def _short(text: str, unusable: re.Pattern[str], longest: int = MAX_NAME) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode()
-    if len(text) > MAX_NAME:
+    if len(text) > longest:
         mark = blake2b(text.encode(), digest_size=8).hexdigest()
-        text = f"{text[: MAX_NAME - 17]}~{mark}"
+        text = f"{text[: longest - 17]}~{mark}"
     return unusable.sub("_", text)

@@ -63,6 +63,17 @@ async def test_what_could_not_be_written_is_written_later_and_once(dsn: str, sql
     assert await counts(sql) == {"a": 2}
 
 
+async def test_what_the_database_refuses_holds_nothing_else_up(db: Database, sql: asyncpg.Connection) -> None:
+    await sql.execute("alter table pipeline.timing_series add check (name <> 'bad')")
+    recorder = LatencyRecorder(LatencyStore(db), clock=lambda: NOON)
+    for name in ("a", "b", "bad", "c", "d"):
+        recorder.record(name, 1.0)
+    await recorder.flush(everything=True)
+    await stand_at(sql, NOON)
+    assert await counts(sql) == dict.fromkeys("abcd", 1)
+    assert recorder.totals().dropped_total == 1
+
+
 async def test_the_running_service_writes_closed_windows_and_the_rest_when_it_stops(
     db: Database, sql: asyncpg.Connection
 ) -> None:

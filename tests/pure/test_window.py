@@ -143,6 +143,18 @@ def test_long_names_and_labels_are_cut_and_stay_apart() -> None:
     assert windows.cut_total > 0
 
 
+@pytest.mark.parametrize("letter", ["\u4e00", "\U00020000"])
+@pytest.mark.parametrize("length", [28, 199, 300])
+def test_no_text_of_a_series_is_longer_than_an_index_takes(letter: str, length: int) -> None:
+    windows, _clock = windows_at()
+    found = {
+        windows.series(letter * 200, {f"{letter * 190}{n}": letter * length + end for n in range(10)}).series.text
+        for end in "ab"
+    }
+    assert len(found) == 2
+    assert all(len(text.encode()) < 2_500 for text in found)
+
+
 def test_what_would_make_the_name_of_a_series_ambiguous_is_replaced() -> None:
     windows, _clock = windows_at()
     live = windows.series('a{b="c"}\n', {'k",l="': 'say "x"', "route": "/orders/{id}"})

@@ -209,6 +209,33 @@ async def test_a_role_with_usage_alone_can_record_and_read(sql: asyncpg.Connecti
         await sql.execute(f"reset role; drop owned by {role}; drop role {role}")
 
 
+async def test_no_batch_of_whoever_may_use_the_schema_holds_up_the_roll_up(
+    db: Database, sql: asyncpg.Connection
+) -> None:
+    [series] = await sql.fetch("select id from pipeline.timing_ids('{a}', '{span}', '{a}', '{\"{}\"}')")
+    good = (NOON, series["id"], 2, 3.0, 1.0, 2.0, 0, 0, 0, 3, [0, 1, 2])
+    call = """
+        select pipeline.write_timings(gen_random_uuid()::text, 1, $1::float8, array[$2::int], array[$3::bigint],
+            array[$4::float8], array[$5::float8], array[$6::float8], array[$7::bigint], array[$8::bigint],
+            array[$9::bigint], array[$10::int], $11::smallint[])
+    """
+    nan, inf = float("nan"), float("inf")
+    for place, value in (
+        (0, inf), (0, -inf), (0, nan), (0, None), (1, None), (2, 0), (2, 2**62), (2, None), (3, nan), (3, 1e308),
+        (4, nan), (4, 2.5), (5, inf), (6, -1), (6, 3), (7, 3), (8, 2**62), (9, 2), (9, 50), (9, -50), (9, None),
+        (10, [3, 1, 1]), (10, [-7, 1, 1]), (10, [0, 1, None]), (10, [0, 1, 1, 1]), (10, []),
+    ):  # fmt: skip
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be read"):
+            await sql.execute(call, *good[:place], value, *good[place + 1 :])
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be read"):
+        await sql.execute(call, *good[:9], 4, [1, 1, 2, 3])
+    await sql.execute(call, *good)
+    await sql.execute(call, *good[:9], 101, [1] + [9] * 50 + [0] * 50)  # centroids that count nothing
+    await stand_at(sql, NOON + 600)
+    assert await LatencyStore(db).roll_up() == 2
+    assert await sql.fetchval("select sum(count) from pipeline.timing_1m") == 4
+
+
 async def test_labels_make_the_same_name_in_sql_and_in_python(sql: asyncpg.Connection) -> None:
     for labels in ({}, {"b": 1, "a": "eu", "B": True}, {"x": None}):
         name = await sql.fetchval("select pipeline.series_name('s', $1::jsonb)", json.dumps(labels))
