@@ -107,11 +107,12 @@ class Pool(Base):
         self.loop = self._loop = asyncio.get_running_loop()
         try:
             await self.opener.begin()
-            if self.state is not OPENING:  # it was closed meanwhile
-                raise self.refusal()
         except BaseException:
             self.terminate()
             raise
+        if self.state is not OPENING:  # it was closed meanwhile
+            self.terminate()
+            raise self.refusal()
         self.state = OPEN
         self._initialized = True
         self.desk.is_open = True

@@ -3,8 +3,8 @@
 Owns: the rhythm, and what is said of borrowers. Knows nothing of how a connection is reset.
 
 A connection is taken back from its borrower only when it is certain that nobody can use it: nothing refers to it
-any more, no query and no statement either, or nothing but the frames of a task that failed. When a task ended and others may still have the
-connection that it took, it is reported and stays with them: it may have been handed on.
+any more, no query and no statement either, or nothing but the frames of a task that failed. When a task ended and
+others may still have the connection that it took, it is reported and stays with them: it may have been handed on.
 """
 
 from __future__ import annotations
