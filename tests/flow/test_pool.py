@@ -518,11 +518,8 @@ async def test_what_still_uses_a_connection_that_was_dropped_keeps_it(dsn: str) 
         await transaction.commit()
         del transaction
         assert await pool.fetchval("select 4") == 4
-        assert (pool.stats().reclaimed_total, pool.stats().rolled_back_total, pool.stats().opened_total) == (
-            3,
-            0,
-            1,
-        )
+        stats = pool.stats()
+        assert (stats.reclaimed_total, stats.rolled_back_total, stats.opened_total) == (3, 0, 1)
 
 
 async def test_nothing_of_a_borrower_reaches_the_next_one(dsn: str) -> None:
