@@ -419,8 +419,11 @@ declare
     v_rows int := case when v_seen ~ '^[0-9]{1,3}$' then v_seen::int else 0 end;
     v_row jsonb;
     v_message text := tg_argv[1];
+    v_names jsonb := tg_argv[3];
     v_labels jsonb := '{}';
-    v_part text[];
+    v_open int := strpos(tg_argv[1], '{');
+    v_close int;
+    v_piece text;
 begin
     if v_rows >= 100 then
         perform nextval('pipeline.alert_losses');
@@ -428,24 +431,29 @@ begin
     end if;
     perform set_config('pipeline.alert_rows', (v_rows + 1)::text, true);
     begin
-        if tg_argv[3] <> '[]' or v_message ~ '\{' then
-            if pipeline.foreign_cast(tg_relid) is not null then
+        if v_names <> '[]' or v_open > 0 then
+            if exists (select from pg_cast c where c.casttarget = 'json'::regtype and c.castfunc <> 0)
+                and pipeline.foreign_cast(tg_relid) is not null
+            then
                 raise insufficient_privilege using message = format(
                     'the cast %s would run with the rights of %s', pipeline.foreign_cast(tg_relid), current_user);
             end if;
             v_row := case tg_op when 'DELETE' then to_jsonb(old) else to_jsonb(new) end;
-            select coalesce(jsonb_object_agg(c, coalesce(v_row ->> c, '')), '{}') into v_labels
-            from jsonb_array_elements_text(tg_argv[3]::jsonb) as c;
-            select string_agg(
-                case when n = 1 then p[1] else coalesce(v_row ->> p[1], '') || p[2] end, '' order by n
-            ) into v_message
-            from (
-                select n, case
-                    when n = 1 then array[piece]
-                    else array[split_part(piece, '}', 1), substr(piece, strpos(piece, '}') + 1)]
-                end as p
-                from regexp_split_to_table(v_message, '\{') with ordinality as s (piece, n)
-            ) as pieces;
+            for i in 0 .. jsonb_array_length(v_names) - 1 loop
+                v_labels := v_labels || jsonb_build_object(v_names ->> i, coalesce(v_row ->> (v_names ->> i), ''));
+            end loop;
+            if v_open > 0 then
+                v_piece := v_message;
+                v_message := '';
+                while v_open > 0 loop
+                    v_close := strpos(substr(v_piece, v_open), '}') + v_open - 1;
+                    v_message := v_message || left(v_piece, v_open - 1)
+                        || coalesce(v_row ->> substr(v_piece, v_open + 1, v_close - v_open - 1), '');
+                    v_piece := substr(v_piece, v_close + 1);
+                    v_open := strpos(v_piece, '{');
+                end loop;
+                v_message := v_message || v_piece;
+            end if;
         end if;
         perform pipeline.raise_alert(tg_argv[0], v_message, tg_argv[2], v_labels);
     exception when others then
@@ -2490,25 +2498,33 @@ end
 $$;
 
 CREATE FUNCTION pipeline.foreign_cast(p_relation oid) RETURNS regprocedure
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with recursive casts as materialized (
-        select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
-        where c.casttarget = 'json'::regtype and p.proowner <> (select oid from pg_roles where rolname = current_user)
-          and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
-    ),
-    parts as (
-        select a.atttypid as type from pg_attribute a
-        where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
-        union
-        select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
-            select t.typelem union all select t.typbasetype
-            union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
-        ) i(inner_type)
-        where inner_type <> 0
-    )
-    select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
+begin
+    if not exists (select from pg_cast c where c.casttarget = 'json'::regtype and c.castfunc <> 0) then
+        return null;  -- the rest would be planned in every transaction: a millisecond
+    end if;
+    return (
+        with recursive casts as materialized (
+            select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
+            where c.casttarget = 'json'::regtype
+              and p.proowner <> (select oid from pg_roles where rolname = current_user)
+              and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
+        ),
+        parts as (
+            select a.atttypid as type from pg_attribute a
+            where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
+            union
+            select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
+                select t.typelem union all select t.typbasetype
+                union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
+            ) i(inner_type)
+            where inner_type <> 0
+        )
+        select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
+    );
+end
 $$;
 
 CREATE FUNCTION pipeline.gauge_timing_inbox(p_full bigint DEFAULT ((128 * 1024) * 1024)) RETURNS bigint
@@ -5496,6 +5512,7 @@ CREATE FUNCTION pipeline.timing_summary(p_ids integer[], p_groups integer[], p_f
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 #variable_conflict use_column
 declare

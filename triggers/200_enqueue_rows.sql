@@ -10,25 +10,33 @@
 -- A cast to json that to_jsonb would call for a row of the table, with the rights of the schema's owner, though another
 -- role wrote it; null where there is none, which a look at pg_cast alone tells nearly always.
 create or replace function pipeline.foreign_cast(p_relation oid) returns regprocedure
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-    with recursive casts as materialized (
-        select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
-        where c.casttarget = 'json'::regtype and p.proowner <> (select oid from pg_roles where rolname = current_user)
-          and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
-    ),
-    parts as (
-        select a.atttypid as type from pg_attribute a
-        where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
-        union
-        select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
-            select t.typelem union all select t.typbasetype
-            union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
-        ) i(inner_type)
-        where inner_type <> 0
-    )
-    select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
+begin
+    if not exists (select from pg_cast c where c.casttarget = 'json'::regtype and c.castfunc <> 0) then
+        return null;  -- the rest would be planned in every transaction: a millisecond
+    end if;
+    return (
+        with recursive casts as materialized (
+            select c.castsource, c.castfunc from pg_cast c join pg_proc p on p.oid = c.castfunc
+            where c.casttarget = 'json'::regtype
+              and p.proowner <> (select oid from pg_roles where rolname = current_user)
+              and not exists (select from pg_roles r where r.oid = p.proowner and r.rolsuper)
+        ),
+        parts as (
+            select a.atttypid as type from pg_attribute a
+            where a.attrelid = p_relation and a.attnum > 0 and exists (select from casts)
+            union
+            select inner_type from parts join pg_type t on t.oid = parts.type, lateral (
+                select t.typelem union all select t.typbasetype
+                union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0
+            ) i(inner_type)
+            where inner_type <> 0
+        )
+        select c.castfunc::regprocedure from casts c join parts on parts.type = c.castsource limit 1
+    );
+end
 $$;
 revoke execute on function pipeline.foreign_cast from public;
 
