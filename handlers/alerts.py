@@ -65,6 +65,7 @@ class AlertEvaluator:
         self._broken: dict[str, str] = {}  # by rule
         self._retry_at: dict[int, float] = {}
         self._waiting = False  # whether a rule that is due has no place
+        self._pause = {"inbox": INBOX_SECONDS, "rules": TICK_SECONDS, "status": TICK_SECONDS}
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Wake up when SQL has raised or resolved something; the inbox holds what."""
@@ -124,7 +125,7 @@ class AlertEvaluator:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat("inbox", self._take_in, INBOX_SECONDS))
+                group.create_task(self._repeat("inbox", self._take_in))
                 group.create_task(self._repeat("rules", partial(self._start_due, group)))
                 group.create_task(self._repeat("status", self.refresh))
         except ExceptionGroup as several:  # the supervisor shows one line; it should name the cause
@@ -148,6 +149,7 @@ class AlertEvaluator:
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
         """Begin to judge the rules that are due, as far as there are places."""
+        self._pause["rules"] = TICK_SECONDS
         if not self._leading():
             return
         now = asyncio.get_running_loop().time()
@@ -156,7 +158,9 @@ class AlertEvaluator:
             await self._store.prune()
         self._tell(await self._store.end_orphans())
         self._waiting = False
-        for rule in await self._rules.due_rules():
+        due = await self._rules.due_rules()
+        self._pause["rules"] = min(TICK_SECONDS, self._rules.pause + 0.01)
+        for rule in due:
             if rule.id in self._judging or self._retry_at.get(rule.id, 0.0) > now:
                 continue
             taken = sum(other.query == rule.query for other, _task in self._judging.values())
@@ -177,8 +181,8 @@ class AlertEvaluator:
             if self._waiting:
                 self._wake["rules"].set()
 
-    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]], every: float = TICK_SECONDS) -> None:
-        """Do `work` when woken, and every so many seconds; a database that is away is waited for."""
+    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` when woken, and after each pause; a database that is away is waited for."""
         while not self._stopping.is_set():
             self._wake[name].clear()
             if self._stopping.is_set():
@@ -191,7 +195,7 @@ class AlertEvaluator:
                     log.warning("alerts stand still", error=describe(error))
                 self._problems[name] = describe(error)
             try:
-                async with asyncio.timeout(every):
+                async with asyncio.timeout(self._pause[name]):
                     await self._wake[name].wait()
             except TimeoutError:
                 pass

@@ -10,6 +10,7 @@ last six seconds while the database answers.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,12 +19,13 @@ import structlog
 from handlers.timing_writer import TimingWriter
 from pipeline.core.events import OP_NAMES, Event
 from pipeline.core.status import TimingsStatus, sum_of_timings
-from pipeline.core.window import Windows
+from pipeline.core.window import BASE_SECONDS, Windows
 from pipeline.db.latency import LatencyStore
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
 TICK_SECONDS = 1.0
+AFTER_SECONDS = (0.25, 0.75)  # the close of a window; not all processes at once
 CLOCK_SECONDS = 5.0
 END_SECONDS = 5.0  # for the last of them, when the process ends
 
@@ -55,6 +57,7 @@ class LatencyRecorder:
         self._problem = ""
         self._stopping = asyncio.Event()
         self._clock_due = 0.0
+        self._after = random.uniform(*AFTER_SECONDS)  # noqa: S311 - only spreads the load
 
     # What comes in
 
@@ -104,11 +107,15 @@ class LatencyRecorder:
                     log.warning("timings cannot be written", error=describe(error))
                 self._problem = describe(error)
             try:
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(self._pause()):
                     await self._stopping.wait()
             except TimeoutError:
                 pass
         await self._end()
+
+    def _pause(self) -> float:
+        """Seconds until the next tick; a window that closes is written soon after, so that rules find it."""
+        return min(TICK_SECONDS, BASE_SECONDS - (self.windows.moment() - self._after) % BASE_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import structlog
 
 from pipeline.core.status import TimingsStatus
-from pipeline.core.window import Windows
+from pipeline.core.window import BASE_SECONDS, Windows
 from pipeline.db.latency import LatencyStore
 from pipeline.db.timing_inbox import TimingInbox
 from pipeline.errors import PgreflexError
 from pipeline.runtime import Health, describe
 
 TICK_SECONDS = 1.0
+AFTER_SECONDS = 0.05  # the close of a window
 ROLL_SECONDS = 10.0
 ROLL_AT_ONCE = 5.0  # then the inbox has its turn again
 PRUNE_SECONDS = 300.0
@@ -83,10 +84,14 @@ class TimingKeeper:
             else:
                 self._counts = None
             try:
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(self._pause()):
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _pause(self) -> float:
+        """Seconds until the next tick; when a window closes, what belongs to it is drained at once."""
+        return min(TICK_SECONDS, BASE_SECONDS - (self._windows.moment() - AFTER_SECONDS) % BASE_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -11,6 +11,7 @@ window counts once or not at all, and no transaction lasts as long as a slow que
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -27,7 +28,7 @@ from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 from pipeline.errors import DatabaseUnavailable, PgreflexError, QueryFailed
 
-GRACE_SECONDS = 2.0  # recorders write a window within a second of its close
+GRACE_SECONDS = 1.5  # recorders write a window within 0.75 s of its close
 KEEP_SHORT_SECONDS = 15 * 60.0  # parts of five seconds are there for 20 minutes
 KEEP_LONG_SECONDS = 47 * 3_600.0  # parts of a minute for 48 hours
 MEASURE_SECONDS = 15.0
@@ -47,7 +48,8 @@ class DueRule(msgspec.Struct, frozen=True):
 
 class AlertJudge:
     """Judges rules. grace: seconds for which a window is open to late timings. local: the metrics that this
-    process itself knows. query_seconds: how long a query of the user's may take.
+    process itself knows. query_seconds: how long a query of the user's may take. pause: seconds from the last
+    `due_rules` until the next window closes.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class AlertJudge:
         self.query_seconds = query_seconds
 
     async def due_rules(self) -> list[DueRule]:
-        """The enabled rules of which a window has closed and was not judged."""
+        """The enabled rules of which a window has closed and was not judged; sets `pause`."""
         rows = await self._database.fetch("alerts/rules")
+        self.pause = min(map(self._closes_in, rows), default=math.inf)
         return [DueRule(row["id"], row["name"], row["metric"] == "sql") for row in rows if self._due(row)]
 
     async def judge(self, rule_id: int) -> list[Judged]:
@@ -172,6 +175,10 @@ class AlertJudge:
                     None if counters is None else now,
                 )
         return changed
+
+    def _closes_in(self, row: Record) -> float:
+        grace = self._grace if row["metric"].startswith("latency.") else 0.0
+        return float(row["seconds"] - (row["now"] - grace) % row["seconds"])
 
     def _due(self, row: Record) -> list[int]:
         seconds = row["seconds"]

@@ -55,7 +55,8 @@ class AlertStore:
         rows = await connection.fetch(
             statement("alerts/raised"), [name for name, _ in wanted], [instance for _, instance in wanted]
         )
-        alerts = {(row["rule"], row["instance"]): alert_of(row) for row in rows}
+        found = {(row["rule"], row["instance"]): alert_of(row) for row in rows}
+        alerts = dict(found)
         judged = []
         for key, message in zip(keys, messages, strict=True):
             held = alerts.get(key) or Alert("raised", *key, NEVER, message["severity"], message["message"])
@@ -69,7 +70,10 @@ class AlertStore:
             one = signal(held, raised=message["raised"], at=message["at"], episode=message["id"])
             alerts[key] = one.alert
             judged.append(one)
-        await save(connection, judged)
+        # what is raised once more, and says nothing new, needs no writing: most of a storm
+        news = {(one.alert.rule, one.alert.instance) for one in judged if one.before != one.alert.life.state}
+        news |= {key for key, alert in alerts.items() if alert != found.get(key)}
+        await save(connection, [one for one in judged if (one.alert.rule, one.alert.instance) in news])
         return judged
 
     async def current(self) -> list[Alert]:

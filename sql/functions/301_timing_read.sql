@@ -117,6 +117,7 @@ create or replace function pipeline.timing_summary(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off  -- compiling would take ten times as long as reading
+set plan_cache_mode = force_custom_plan  -- a plan for ten series takes four times as long for ten thousand
 as $$
 #variable_conflict use_column
 declare
