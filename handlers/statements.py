@@ -115,7 +115,7 @@ class StatementWatcher:
 
     async def _tick(self) -> None:
         now = self._clock()
-        if now < self._due["look"]:
+        if self._due["look"] - LOOK_SECONDS <= now < self._due["look"]:  # before that the clock was set back
             return
         self._due["look"] = (now // LOOK_SECONDS + 1) * LOOK_SECONDS
         try:

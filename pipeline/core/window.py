@@ -276,9 +276,10 @@ class Windows:
         with self.lock:
             good, bad, rows = live._values, live._failed, live._rows
             values, failed, touched = good[:], bad[:], rows[:]
+            if not values and not failed:
+                return  # rows are noted before their timing, which comes with the next
             del good[: len(values)], bad[: len(failed)], rows[: len(touched)]
-            if values or failed:
-                self._count(live.series, live.start, values + failed, len(failed), sum(touched))
+            self._count(live.series, live.start, values + failed, len(failed), sum(touched))
 
     def _add_at(self, live: Live, values: Sequence[float], at: float, *, error: bool, rows: int) -> bool:
         try:

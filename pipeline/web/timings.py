@@ -94,7 +94,7 @@ async def _items(request: web.Request) -> list[Any]:
         raise UsageError("the body is not application/json", hint="Send Content-Type: application/json.")
     try:
         given = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the body is no JSON: {error}", hint='Such as {"name": "render", "ms": 12.5}.') from None
     items = given if isinstance(given, list) else [given]
     if len(items) > MOST_TIMINGS:
@@ -124,10 +124,10 @@ def _wrong(item: Any) -> str | None:
 
 
 def _moment(at: Any) -> float | None:
-    if isinstance(at, int | float) and not isinstance(at, bool):
-        return float(at)
     try:
+        if isinstance(at, int | float) and not isinstance(at, bool):
+            return float(at)
         when = datetime.fromisoformat(at)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return None if when.tzinfo is None else when.timestamp()

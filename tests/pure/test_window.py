@@ -161,6 +161,18 @@ def test_what_would_make_the_name_of_a_series_ambiguous_is_replaced() -> None:
     assert live.series.text == 'a_b=_c___{k__l__="say _x_",route="/orders/{id}"}'
 
 
+def test_rows_of_a_timing_that_is_just_being_added_are_kept() -> None:
+    windows, clock = windows_at()
+    live = windows.series("a")
+    live.add(1)
+    assert windows.take(None)
+    live._rows.append(7)  # so far another thread has come
+    clock.now += 5
+    live.add(1)
+    [part] = windows.take(None)
+    assert (part.digest.count, part.rows) == (1, 7)
+
+
 def test_errors_slow_ones_and_rows_are_counted_beside_the_digest() -> None:
     windows, _clock = windows_at(slow_ms=10)
     live = windows.series("a")

@@ -44,6 +44,15 @@ async def post(http: aiohttp.ClientSession, body: Any, status: int = 202, **opti
         return await answer.json(content_type=None)
 
 
+async def test_numbers_and_bodies_without_measure_are_refused_one_by_one(
+    http: aiohttp.ClientSession, windows: Windows
+) -> None:
+    told = await post(http, [{"name": "a", "ms": 1}, {"name": "a", "ms": 1, "at": 10**400}])
+    assert (told["accepted"], [one["index"] for one in told["rejected"]]) == (1, [1])
+    assert windows.rejected_total == 1
+    assert (await post(http, "[" * 5_000, 400))["code"] == "usage"
+
+
 async def test_timings_are_counted_in_the_window_of_their_time(
     http: aiohttp.ClientSession, windows: Windows
 ) -> None:
