@@ -4762,6 +4762,9 @@ begin
     from pg_extension as e
     join pg_namespace as n on n.oid = e.extnamespace
     join pg_proc as p on p.pronamespace = n.oid and p.proname = 'pg_stat_statements'
+    -- the extension's own: others may have one of this name in the same schema
+    join pg_depend as d on d.classid = 'pg_proc'::regclass and d.objid = p.oid
+        and d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
     where e.extname = 'pg_stat_statements';
     return query execute format(
         $sql$

@@ -15,6 +15,7 @@ import pytest
 from handlers.cache_seams import Loaded
 from pipeline.app.client import Client, connect
 from pipeline.db.migrate import migrate
+from pipeline.db.statements import statement
 from pipeline.embedded import EmbeddedServer
 from tests.conftest import eventually, with_database
 from tests.standby_kit import standby_of
@@ -200,6 +201,17 @@ async def test_a_standby_that_is_gone_costs_nothing_but_its_help(world: World) -
         await serving(client)
         assert await read(client) == 0
         assert client.replicas.standby_reads == 0
+
+
+async def test_how_far_a_standby_is_behind_is_unknown_to_a_role_that_may_not_see_it(world: World) -> None:
+    sql = await asyncpg.connect(world.dsn)
+    try:
+        assert {row["value"] for row in await sql.fetch(statement("alert_metrics/replication_lag"))} != {None}
+        await sql.execute("create role looker; set session authorization looker")
+        assert {row["value"] for row in await sql.fetch(statement("alert_metrics/replication_lag"))} == {None}
+        await sql.execute("reset session authorization; drop role looker")
+    finally:
+        await sql.close()
 
 
 async def test_read_dsn_may_name_the_primary(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pipeline.core.alert_metric import METRICS, Reading
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.connection import Database
+from pipeline.db.statements import statement
 from tests.alert_kit import NOON, health, judge_all, over, set_rule, states, write
 from tests.time_kit import stand_at
 
@@ -118,6 +120,34 @@ async def test_a_metric_of_the_server_fires_when_the_server_is_so(sql: asyncpg.C
     assert 60 <= found["waits"]["value"] < 120
     assert found["dead"]["message"] == "1: the last one: job 7 of shop.t"
     assert 9 * 12 <= found["lost"]["value"] <= 10 * 12
+
+
+async def test_what_a_role_may_not_see_is_unknown_or_counted_and_never_zero(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    role = f"looker_{uuid.uuid4().hex[:12]}"
+    other, own = [await asyncpg.connect(dsn) for _ in range(2)]
+    await other.execute("begin; select 1")
+    try:
+        await sql.execute(f"create role {role}; grant usage on schema pipeline to {role}")
+        await own.execute(f"set session authorization {role}")
+        seen = await sql.fetchrow(statement("alert_metrics/connections"))
+        for text in ("alert_metrics/connections", "alert_metrics/long_transaction"):
+            hidden = await own.fetchrow(statement(text))
+            if text.endswith("connections"):
+                assert hidden["value"] > seen["value"] / 2 > 0
+            else:
+                assert hidden["value"] is None
+                assert "hidden: grant pg_read_all_stats" in hidden["detail"]
+        await sql.execute(f"grant pg_read_all_stats to {role}")
+        told = await own.fetchrow(statement("alert_metrics/long_transaction"))
+        assert told["value"] > 0
+        assert told["detail"].startswith("process ")
+        assert "hidden" not in told["detail"]
+    finally:
+        await own.close()
+        await other.close()
+        await sql.execute(f"drop owned by {role}; drop role {role}")
 
 
 async def test_a_series_that_has_become_twice_as_slow_as_on_earlier_days_fires(
