@@ -10,8 +10,9 @@ from textwrap import wrap
 
 from pipeline.cli.timing_lines import cut, duration, percent, shown
 from pipeline.cli.words import counted, facts, moment, optional
+from pipeline.core.alert_untold import Telling, why_untold
 from pipeline.core.span import show_span
-from pipeline.db.alert_view import AlertRow, ChangeRow, RuleRow
+from pipeline.db.alert_shapes import AlertRow, ChangeRow, ChannelRow, NoteRow, NotificationRow, RuleRow, SilenceRow
 
 INDENT = "  "
 
@@ -45,7 +46,13 @@ def _below(one: AlertRow) -> list[str]:
 
 def marks(one: AlertRow) -> list[str]:
     """What has to be known of it beside its state."""
-    return ["no data at present"] if one.nodata else []
+    told = ["no data at present"] if one.nodata else []
+    if one.acknowledged is not None:
+        note = f": {one.acknowledged.note}" if one.acknowledged.note else ""
+        told.append(shown(f"acknowledged by {one.acknowledged.by}{note}"))
+    if one.held:
+        told.append(shown(f"not told: {one.held}"))
+    return told
 
 
 def measured(one: AlertRow) -> str:
@@ -122,15 +129,78 @@ def _silence(one: AlertRow) -> str:
     return f", {counted(one.silent, 'window')} without data" if one.silent else ""
 
 
-def history(found: Sequence[ChangeRow], width: int, *, of_one: bool = False) -> list[str]:
-    """What happened, the newest first. of_one: of one alert, so its name is left out."""
+def told(one: AlertRow, found: Sequence[Telling], width: int) -> list[str]:
+    """How an alert stands with each channel, and why one was not told."""
+    rows: list[tuple[Sequence[str], Sequence[str]]] = []
+    for telling in found:
+        why = why_untold(telling, state=one.state, acknowledged=one.acknowledged is not None, held=one.held)
+        rows.append(((shown(telling.channel), moment(telling.told_at), shown(why)), []))
+    return columns(("channel", "told (UTC)", "why not" if any(cells[2] for cells, _ in rows) else ""), rows, width)
+
+
+def notifications(found: Sequence[NotificationRow], width: int) -> list[str]:
+    """What was sent, the newest first."""
+    rows = [
+        (
+            (moment(one.at), shown(one.channel), one.state, one.reason, str(one.alerts), str(one.attempts)),
+            [shown(one.problem)] if one.problem else [],
+        )
+        for one in found
+    ]
+    return columns(("made (UTC)", "channel", "state", "reason", "alerts", "attempts"), rows, width)
+
+
+def silences(found: Sequence[SilenceRow], width: int) -> list[str]:
+    """`pgreflex alerts silences`."""
     rows = []
     for one in found:
-        name = shown(one.instance if of_one else f"{one.rule} {one.instance}".rstrip())
-        text = f"{one.before} -> {one.after}"
-        below = " ".join(part for part in (one.message, f"({one.reason})" if one.reason else "") if part)
-        rows.append(((moment(one.at), text, name), [shown(" ".join(below.split()))] if below else []))
-    return columns(("at (UTC)", "change", "instance" if of_one else "alert"), rows, width)
+        left = show_span(one.left_seconds) if one.active else "over"
+        meant = " ".join(f"{name}={text}" for name, text in one.matchers.items()) or "everything"
+        rows.append(
+            ((str(one.id), left, moment(one.ends_at), shown(one.made_by), shown(meant)), [shown(one.reason)])
+        )
+    return columns(("id", "left", "until (UTC)", "by", "what"), rows, width)
+
+
+def channels(found: Sequence[ChannelRow], width: int) -> list[str]:
+    """`pgreflex alerts channels`."""
+    rows = [
+        (
+            (shown(one.channel), one.kind, str(one.waiting), str(one.failed), moment(one.told_at)),
+            [shown(one.problem)] if one.problem else [],
+        )
+        for one in found
+    ]
+    return columns(("channel", "type", "waiting", "failed 24h", "accepted (UTC)"), rows, width)
+
+
+def history(
+    found: Sequence[ChangeRow], notes: Sequence[NoteRow], width: int, *, of_one: bool = False
+) -> list[str]:
+    """What happened, and what people did, the newest first. of_one: of one alert, whose name is left out."""
+    rows = [(one.at, _change(one, of_one=of_one)) for one in found]
+    rows += [(one.at, _note(one, of_one=of_one)) for one in notes]
+    rows.sort(key=lambda row: row[0], reverse=True)
+    return columns(("at (UTC)", "what", "instance" if of_one else "alert"), [row for _, row in rows], width)
+
+
+def _change(one: ChangeRow, *, of_one: bool) -> tuple[Sequence[str], Sequence[str]]:
+    below = " ".join(part for part in (one.message, f"({one.reason})" if one.reason else "") if part)
+    cells = (moment(one.at), f"{one.before} -> {one.after}", _name(one.rule, one.instance, of_one=of_one))
+    return cells, [shown(" ".join(below.split()))] if below else []
+
+
+def _note(one: NoteRow, *, of_one: bool) -> tuple[Sequence[str], Sequence[str]]:
+    cells = (
+        moment(one.at),
+        f"{one.action} by {shown(one.by)}",
+        _name(one.rule, one.instance or "", of_one=of_one),
+    )
+    return cells, [shown(" ".join(one.note.split()))] if one.note else []
+
+
+def _name(rule: str, instance: str, *, of_one: bool) -> str:
+    return shown(instance if of_one else f"{rule} {instance}".rstrip())
 
 
 def rules(found: Sequence[RuleRow], width: int) -> list[str]:

@@ -24,7 +24,8 @@ from pipeline.cli.words import counted
 from pipeline.config_sections import AlertRule
 from pipeline.core.alert_definition import Definition, RuleFields
 from pipeline.db.alert_rules import AlertRules
-from pipeline.db.alert_view import AlertViews, RuleRow, near
+from pipeline.db.alert_shapes import RuleRow
+from pipeline.db.alert_view import AlertViews, near
 from pipeline.db.connection import Database
 from pipeline.errors import ConfigError, UsageError
 

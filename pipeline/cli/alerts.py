@@ -11,13 +11,15 @@ import click
 
 from pipeline.cli import alert_lines as lines
 from pipeline.cli.alert_flags import RULE, SEVERITY, STATE, ask, limit, over, tell
+from pipeline.cli.alert_people import ack, note, resolve, silence, silences, test, unack, unsilence
 from pipeline.cli.alert_rules import rules
 from pipeline.cli.flags import Verbs
 from pipeline.cli.session import Session, pass_session
 from pipeline.cli.timing_flags import width
 from pipeline.cli.timing_lines import shown
 from pipeline.core.span import show_span
-from pipeline.db.alert_view import AlertRow, AlertViews, ChangeRow, Shown
+from pipeline.db.alert_shapes import AlertRow, ChangeRow, NoteRow, Shown
+from pipeline.db.alert_view import AlertViews
 
 SHOWN_INSTANCES = 50
 
@@ -82,6 +84,8 @@ def _described(told: Shown, columns: int) -> list[str]:
     out = lines.rule(told.rule, columns) if told.rule else [f"{shown(told.name)}  (raised by SQL)"]
     if len(told.alerts) == 1:
         out += ["", *lines.life(told.alerts[0], columns)]
+        if told.told:
+            out += ["", *lines.told(told.alerts[0], told.told, columns)]
     elif told.alerts:
         out += ["", *lines.alerts(told.alerts[:SHOWN_INSTANCES], columns)]
         if len(told.alerts) > SHOWN_INSTANCES:
@@ -90,8 +94,10 @@ def _described(told: Shown, columns: int) -> list[str]:
             )
     else:
         out += ["", "It neither fires nor pends."]
-    if told.history:
-        out += ["", *lines.history(told.history, columns, of_one=True)]
+    if told.notifications:
+        out += ["", *lines.notifications(told.notifications, columns)]
+    if told.history or told.notes:
+        out += ["", *lines.history(told.history, told.notes, columns, of_one=True)]
     return out
 
 
@@ -101,25 +107,45 @@ def _described(told: Shown, columns: int) -> list[str]:
 @limit(50)
 @pass_session
 def history(session: Session, *, over: float, rule: str | None, limit: int) -> None:
-    """Tell how alerts went from state to state, the newest first. It is kept for 90 days.
+    """Tell how alerts went from state to state, and what people did and said of them, the newest first. It is
+    kept for 90 days.
 
     Example: pgreflex alerts history --over 7d --rule "slow query"
     """
 
-    async def work(views: AlertViews) -> list[ChangeRow]:
+    async def work(views: AlertViews) -> tuple[list[ChangeRow], list[NoteRow]]:
         if rule is not None:
             await views.known(rule)
-        return await views.history(over, rule=rule, limit=limit + 1)
+        changes = await views.history(over, rule=rule, limit=limit + 1)
+        return changes, await views.notes(over, rule=rule, limit=limit)
 
-    found = ask(session, work)
+    found, notes = ask(session, work)
     if session.json:
-        session.print_json(found[:limit])
-    elif found:
-        tell(session, lines.history(found[:limit], width(session)))
+        session.print_json({"changes": found[:limit], "notes": notes})
+    elif found or notes:
+        tell(session, lines.history(found[:limit], notes, width(session)))
     else:
         session.hint(f"Nothing changed in the last {show_span(over)}.")
     if len(found) > limit:
         session.hint(f"There is more; --limit shows more than {limit}.")
 
 
-alerts.add_command(rules)
+@alerts.command(short_help="Who is told, and how each fares.")
+@pass_session
+def channels(session: Session) -> None:
+    """List the channels that daemons were configured with, how many notifications each has not accepted yet, and
+    why.
+
+    Example: pgreflex alerts channels
+    """
+    found = ask(session, lambda views: views.channels())
+    if session.json:
+        session.print_json(found)
+    elif found:
+        tell(session, lines.channels(found, width(session)))
+    else:
+        session.hint("No daemon has run with channels within seven days.")
+
+
+for verb in (ack, unack, silence, unsilence, silences, resolve, note, rules, test):
+    alerts.add_command(verb)

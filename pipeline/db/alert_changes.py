@@ -11,7 +11,8 @@ rarely.
 
 from __future__ import annotations
 
-from pipeline.db.alert_view import ChangeRow, change_of
+from pipeline.db.alert_shapes import ChangeRow
+from pipeline.db.alert_view import change_of
 from pipeline.db.connection import Database
 
 

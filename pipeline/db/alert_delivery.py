@@ -14,17 +14,16 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from pipeline.core.alert_flush import Pace, Told
-from pipeline.core.alert_held import Holds, Inhibition, Maintenance, Silence
 from pipeline.core.alert_message import Notification, members, notification
 from pipeline.core.alert_round import Look, Plan, Route, plan_round, sort_out
 from pipeline.core.alert_rule import Alert
+from pipeline.db.alert_holds import holds_of
 from pipeline.db.alert_rows import alert_of, labels_of
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 
 MOST = 10_000  # instances that one round tells; the rest comes with the next
 PAGE = 1_000
-MOST_SOURCES = 2_000
 
 
 class ChannelRow(msgspec.Struct, frozen=True):
@@ -103,7 +102,7 @@ class DeliveryStore:
         told_at = {group["name"]: group["told_at"] for group in groups}
         open_ = [group["name"] for group in groups if group["open"]]
         waiting = open_ + [name for name, at in told_at.items() if at is not None and now < at + pace.interval]
-        holds = await self._holds(connection, now)
+        holds = await holds_of(lambda name, *args: connection.fetch(statement(name), *args), now)
         untold: list[Alert] = []
         passed: list[Alert] = []
         async for one in _pages(connection, "delivery/untold", channel, waiting):
@@ -123,18 +122,6 @@ class DeliveryStore:
         over = await connection.fetch(statement("delivery/over"), channel, waiting, MOST)
         await self._pass(connection, channel, passed)
         return Look(now, row["tokens"], row["refilled_at"], untold, [_told(one) for one in over], again, told_at)
-
-    async def _holds(self, connection: Connection, now: float) -> Holds:
-        [row] = await connection.fetch(statement("delivery/held"))
-        inhibitions = msgspec.json.decode(row["inhibitions"], type=list[Inhibition])
-        firing = await connection.fetch(statement("delivery/firing"), MOST_SOURCES) if inhibitions else []
-        return Holds(
-            msgspec.json.decode(row["silences"], type=list[Silence]),
-            msgspec.json.decode(row["windows"], type=list[Maintenance]),
-            inhibitions,
-            [alert_of(one) for one in firing],
-            now,
-        )
 
     async def _pass(self, connection: Connection, channel: str, passed: Sequence[Alert]) -> None:
         if passed:

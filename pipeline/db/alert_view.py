@@ -1,6 +1,6 @@
 """Alerts as people and programs look at them: what is alive, what happened, rules and how they fare.
 
-Owns: the answers' shapes, and what a name on a command line or in an address means. Knows neither who looks nor
+Owns: the questions, and what a name on a command line or in an address means. Knows neither who looks nor
 how it is shown, and changes nothing.
 
 Moments are Unix seconds by the server's clock.
@@ -15,7 +15,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pipeline.db.alert_rows import labels_of
+from pipeline.core.alert_match import matches
+from pipeline.core.alert_untold import Telling
+from pipeline.db.alert_holds import holds_of
+from pipeline.db.alert_rows import alert_of, labels_of
+from pipeline.db.alert_shapes import (
+    Ack,
+    AlertRow,
+    ChangeRow,
+    ChannelRow,
+    NoteRow,
+    NotificationRow,
+    RuleRow,
+    Shown,
+    SilenceRow,
+)
 from pipeline.db.connection import Database, Record
 from pipeline.errors import QueryFailed, UsageError
 
@@ -25,105 +39,6 @@ SEVERITIES = ("critical", "warning", "info")
 MOST = 1_000
 SHOWN_SECONDS = 30 * 86_400.0
 REFUSED = "22"  # the class of SQLSTATEs that say that a value cannot be meant
-
-
-class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that pends or fires, or was resolved within 15 minutes. kind: `metric`, a rule judged it, or
-    `raised`, by SQL. since: when it came into its state; seconds: how long that is ago. bad, good, silent: such
-    windows in succession; need bad ones make it fire, keep_firing good ones resolve it. unit: of value and
-    threshold. nodata: it fires, and nothing is heard of it.
-    """
-
-    kind: str
-    rule: str
-    instance: str
-    labels: dict[str, str]
-    state: str
-    severity: str
-    message: str
-    value: float | None
-    threshold: float | None
-    comparison: str | None
-    unit: str | None
-    runbook: str | None
-    nodata: bool
-    since: float
-    seconds: float
-    active_at: float | None
-    fired_at: float | None
-    resolved_at: float | None
-    bad: int
-    good: int
-    silent: int
-    need: int | None
-    keep_firing: int | None
-    episode: int
-
-
-class ChangeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of state. reason: what was measured, or who or what did it."""
-
-    id: int
-    at: float
-    kind: str
-    rule: str
-    instance: str
-    labels: dict[str, str]
-    episode: int
-    before: str
-    after: str
-    value: float | None
-    message: str
-    reason: str
-
-
-class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule with all its columns, and how it fares. health: ok, error (problem says why), new (not judged yet) or
-    off. judged_until: the end of the last window that was judged; judged_at: when that was; took_ms: how long.
-    instances: how many the last window had; firing, pending: how many are. over_seconds: its windows.
-    version: another after each change.
-    """
-
-    name: str
-    version: str
-    origin: str
-    health: str
-    problem: str | None
-    enabled: bool
-    severity: str
-    metric: str
-    unit: str | None
-    series: str | None
-    sources: list[str] | None
-    labels: dict[str, str]
-    query: str | None
-    over_seconds: int
-    comparison: str
-    threshold: float | None
-    clear_threshold: float | None
-    need: int
-    keep_firing: int
-    hold_max: int
-    min_samples: int
-    max_instances: int
-    message: str
-    runbook: str | None
-    instances: int | None
-    firing: int
-    pending: int
-    judged_until: float | None
-    judged_at: float | None
-    took_ms: float | None
-
-
-class Shown(msgspec.Struct, kw_only=True):
-    """Everything about one rule or raised alert, or one instance of it. rule: None for what SQL raised."""
-
-    name: str
-    instance: str | None
-    rule: RuleRow | None
-    alerts: list[AlertRow]
-    history: list[ChangeRow]
 
 
 class AlertViews:
@@ -143,7 +58,10 @@ class AlertViews:
     ) -> list[AlertRow]:
         """The instances that are not inactive, or were resolved lately, the gravest first."""
         rows = await self._db.fetch("alert_view/list", states, severities, rule, instance, limit)
-        return [_row(row, AlertRow, seconds=max(row["now"] - row["since"], 0.0)) for row in rows]
+        if not rows:
+            return []
+        holds = await holds_of(self._db.fetch, rows[0]["now"])
+        return [_alert(row, holds.why(alert_of(row)) if row["state"] == "firing" else "") for row in rows]
 
     async def history(
         self,
@@ -176,13 +94,60 @@ class AlertViews:
         """
         await self.known(rule)
         instance = None if text is None else await self.instance(rule, text)
+        alerts = await self.alerts(rule=rule, instance=instance)
         return Shown(
             name=rule,
             instance=instance,
             rule=await self.rule(rule),
-            alerts=await self.alerts(rule=rule, instance=instance),
+            alerts=alerts,
+            told=await self.told(alerts[0]) if len(alerts) == 1 else [],
+            notifications=await self.notifications(SHOWN_SECONDS, rule=rule, instance=instance, limit=changes),
             history=await self.history(SHOWN_SECONDS, rule=rule, instance=instance, limit=changes),
+            notes=await self.notes(SHOWN_SECONDS, rule=rule, instance=instance, limit=changes),
         )
+
+    async def told(self, one: AlertRow) -> list[Telling]:
+        """How an alert stands with each channel."""
+        rows = await self._db.fetch("alert_view/told", one.kind, one.rule, one.instance, one.episode)
+        return [msgspec.convert({**row, "passed": bool(row["passed"])}, Telling) for row in rows]
+
+    async def notifications(
+        self,
+        over: float,
+        *,
+        channel: str | None = None,
+        rule: str | None = None,
+        instance: str | None = None,
+        limit: int = 200,
+    ) -> list[NotificationRow]:
+        """What was sent or is being sent, the newest first."""
+        rows = await self._db.fetch("alert_view/notifications", over, channel, rule, instance, limit)
+        return [msgspec.convert({**row}, NotificationRow) for row in rows]
+
+    async def notification(self, id_: str) -> Record | None:
+        """What became of one: state, attempts, problem and seconds."""
+        return await self._db.fetchrow("alert_view/notification", id_)
+
+    async def notes(
+        self, over: float, *, rule: str | None = None, instance: str | None = None, limit: int = 200
+    ) -> list[NoteRow]:
+        """What people did and said, the newest first."""
+        rows = await self._db.fetch("alert_view/notes", over, rule, instance, limit)
+        return [msgspec.convert({**row}, NoteRow) for row in rows]
+
+    async def silences(self, *, past: bool = False) -> list[SilenceRow]:
+        """Those that hold or will; past: also those that are over."""
+        rows = await self._db.fetch("alert_view/silences", past)
+        return [msgspec.convert({**row, "matchers": labels_of(row["matchers"])}, SilenceRow) for row in rows]
+
+    async def channels(self) -> list[ChannelRow]:
+        """Who is told, and how each fares."""
+        return [msgspec.convert({**row}, ChannelRow) for row in await self._db.fetch("alert_view/channels")]
+
+    async def matched(self, matchers: Mapping[str, str]) -> int:
+        """How many of the alerts that fire these matchers mean."""
+        rows = await self._db.fetch("alert_view/list", ["firing"], None, None, None, MOST)
+        return sum(matches(matchers, alert_of(row)) for row in rows)
 
     async def names(self) -> list[str]:
         """Of all rules, and of all raised alerts that are known."""
@@ -245,6 +210,11 @@ def near(name: str, names: Sequence[str]) -> str:
 def _some(names: Sequence[str]) -> str:
     told = ", ".join(name or '""' for name in names[:5])
     return f"There is {told}{f' and {len(names) - 5} more' if len(names) > 5 else ''}."
+
+
+def _alert(row: Record, held: str) -> AlertRow:
+    ack = None if row["ack_by"] is None else Ack(row["ack_by"], row["ack_at"], row["ack_note"])
+    return _row(row, AlertRow, seconds=max(row["now"] - row["since"], 0.0), acknowledged=ack, held=held)
 
 
 def _row(row: Record, kind: type[T], **more: Any) -> T:

@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 from aiohttp import hdrs, web
 
 from pipeline.db.alert_changes import AlertChanges
-from pipeline.db.alert_view import AlertViews, ChangeRow
+from pipeline.db.alert_shapes import ChangeRow
+from pipeline.db.alert_view import AlertViews
 from pipeline.db.connection import Database
 from pipeline.errors import Busy, PgreflexError
 from pipeline.web.api import KEEP_ALIVE_SECONDS, MOST_STREAMS, RETRY_MS, event_frame, open_event_stream

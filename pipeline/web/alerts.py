@@ -17,9 +17,11 @@ from pydantic import ValidationError
 from pipeline.config_sections import AlertRule
 from pipeline.core.alert_definition import Definition
 from pipeline.db.alert_rules import AlertRules, Conflict
-from pipeline.db.alert_view import MOST, SEVERITIES, STATES, AlertViews, RuleRow, meant, near
+from pipeline.db.alert_shapes import RuleRow
+from pipeline.db.alert_view import MOST, SEVERITIES, STATES, AlertViews, meant, near
 from pipeline.db.connection import Database
 from pipeline.errors import UsageError
+from pipeline.web.alert_actions import AlertActions
 from pipeline.web.alert_stream import AlertStream
 from pipeline.web.jobs import read_body, wrong_field
 from pipeline.web.performance import answer, known, row_limit, span
@@ -36,16 +38,21 @@ class AlertsApi:
         self.stream = AlertStream(database)
         self._views = AlertViews(database)
         self._rules = AlertRules(database)
+        self._actions = AlertActions(database)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/api/v1/alerts", self.alerts)
         router.add_get("/api/v1/alerts/show", self.show)
         router.add_get("/api/v1/alerts/history", self.history)
         router.add_get("/api/v1/alerts/stream", self.stream.stream)
+        router.add_get("/api/v1/alerts/silences", self.silences)
+        router.add_get("/api/v1/alerts/channels", self.channels)
+        router.add_get("/api/v1/alerts/notifications", self.notifications)
         router.add_get("/api/v1/alerts/rules", self.rules)
         router.add_get(RULE, self.rule)
         router.add_put(RULE, self.set_rule)
         router.add_delete(RULE, self.remove_rule)
+        self._actions.add_to(router)
 
     async def alerts(self, request: web.Request) -> web.Response:
         """?state=firing,pending&severity=critical&rule=NAME&limit=200: what is alive, the gravest first."""
@@ -76,20 +83,52 @@ class AlertsApi:
             return problem(request, error, status=404)
 
     async def history(self, request: web.Request) -> web.Response:
-        """?over=1d&rule=NAME&instance=NAME&limit=100&before=ID: changes of state, the newest first."""
+        """?over=1d&rule=NAME&instance=NAME&limit=100&before=ID: changes of state, the newest first;
+        with the first page what people did and said.
+        """
         given = known(request, "over", "rule", "instance", "limit", "before")
         limit = row_limit({"limit": given.get("limit", "100")}, MOST)
         before = given.get("before")
         if before is not None and not (before.isascii() and before.isdecimal() and len(before) < 19):
             raise UsageError("before is no number of a change", hint="Send `next` of the page before.")
+        over = span("over", given.get("over", DEFAULT_OVER))
         found = await self._views.history(
-            span("over", given.get("over", DEFAULT_OVER)),
+            over,
             rule=given.get("rule"),
             instance=given.get("instance"),
             before=None if before is None else int(before),
             limit=limit,
         )
-        return answer({"changes": found, "next": found[-1].id if len(found) == limit else None})
+        told = {"changes": found, "next": found[-1].id if len(found) == limit else None}
+        if before is None:
+            notes = await self._views.notes(
+                over, rule=given.get("rule"), instance=given.get("instance"), limit=limit
+            )
+            return answer({**told, "notes": notes})
+        return answer(told)
+
+    async def silences(self, request: web.Request) -> web.Response:
+        """?past=true: those that hold, and if asked for those that are over."""
+        past = known(request, "past").get("past", "false")
+        if past not in ("true", "false"):
+            raise UsageError("past is true or false", hint="Such as ?past=true.")
+        return answer({"silences": await self._views.silences(past=past == "true")})
+
+    async def channels(self, request: web.Request) -> web.Response:
+        """Who is told, and how each fares."""
+        known(request)
+        return answer({"channels": await self._views.channels()})
+
+    async def notifications(self, request: web.Request) -> web.Response:
+        """?over=1d&channel=NAME&rule=NAME&limit=100: what was sent or is being sent, the newest first."""
+        given = known(request, "over", "channel", "rule", "limit")
+        found = await self._views.notifications(
+            span("over", given.get("over", DEFAULT_OVER)),
+            channel=given.get("channel"),
+            rule=given.get("rule"),
+            limit=row_limit({"limit": given.get("limit", "100")}, MOST),
+        )
+        return answer({"notifications": found})
 
     async def rules(self, request: web.Request) -> web.Response:
         """Every rule, and how it fares."""

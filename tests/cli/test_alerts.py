@@ -114,7 +114,9 @@ async def test_alerts_are_listed_shown_and_remembered(
     changes = [" ".join(line.split()[2:5]) for line in told.out.splitlines() if line[:2] == "20"]
     assert changes == ["firing -> resolved", "inactive -> firing", "inactive -> firing"]
     newest = json.loads((await cli("alerts", "history", "-d", dsn, "--limit", "1", "--json")).out)
-    assert [(one["rule"], one["after"], one["reason"]) for one in newest] == [("stock", "resolved", "resolved")]
+    assert [(one["rule"], one["after"], one["reason"]) for one in newest["changes"]] == [
+        ("stock", "resolved", "resolved")
+    ]
 
     rules = await cli("alerts", "rules", "list", "-d", dsn, "--health", "error")
     assert [line.split()[0] for line in rules.out.splitlines()] == ["health", "error", "division"]

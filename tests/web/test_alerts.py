@@ -12,6 +12,8 @@ import aiohttp
 import asyncpg
 import pytest
 
+from pipeline.core.alert_flush import Pace
+from pipeline.db.alert_delivery import ChannelRow, DeliveryStore
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
 from pipeline.db.job_view import view_database
@@ -148,10 +150,68 @@ async def test_a_viewer_reads_and_changes_nothing(server: WebServer) -> None:
     async with Client(server.url, headers={"Authorization": f"Bearer {VIEWER}"}) as viewer:
         await get(viewer, "/api/v1/alerts")
         await ask(viewer, "PUT", "/api/v1/alerts/rules/x", CART, 403)
+        for verb in ("ack", "unack", "resolve", "note", "silence", "unsilence", "test"):
+            await ask(viewer, "POST", f"/api/v1/alerts/{verb}", {"rule": "x"}, 403)
         await ask(viewer, "DELETE", "/api/v1/alerts/rules/slow%20query", None, 403)
     async with Client(server.url) as nobody:
-        for path in ("", "/history", "/rules", "/stream", "/show?rule=x"):
+        for path in ("", "/history", "/rules", "/stream", "/show?rule=x", "/channels", "/silences"):
             await get(nobody, f"/api/v1/alerts{path}", 401)
+
+
+async def test_people_acknowledge_silence_note_end_and_try_channels(
+    http: Client, sql: asyncpg.Connection, db: Database
+) -> None:
+    async def post(path: str, body: Any, status: int = 200) -> Any:
+        told = await ask(http, "POST", f"/api/v1/alerts/{path}", body, status)
+        assert status < 400 or told["hint"]
+        return told
+
+    await say(
+        sql, db, "raise_alert('stock', 'low', labels => '{\"sku\": \"42\"}')",
+        "raise_alert('stock', 'low', labels => '{\"sku\": \"43\"}')",
+    )  # fmt: skip
+    one = {"rule": "stock", "instance": "sku=42", "by": "ann"}
+    assert await post("ack", {**one, "note": "looking"}) == {"acknowledged": 1}
+    told = (await get(http, "/api/v1/alerts"))["alerts"]
+    assert [row["acknowledged"] and row["acknowledged"]["by"] for row in told] == ["ann", None]
+    assert await post("unack", one) == {"unacknowledged": 1}
+    silenced = await post("silence", {"matchers": {"label.sku": "43"}, "reason": "known", "seconds": 60}, 201)
+    assert silenced["matches"] == 1
+    assert [row["held"] for row in (await get(http, "/api/v1/alerts"))["alerts"]] == ["", "silence 1"]
+    [row] = (await get(http, "/api/v1/alerts/silences"))["silences"]
+    assert (row["id"], row["reason"], row["made_by"]) == (1, "known", "http")
+    assert await post("unsilence", {"id": 1}) == {"ended": 1}
+    assert (await get(http, "/api/v1/alerts/silences"))["silences"] == []
+    assert len((await get(http, "/api/v1/alerts/silences?past=true"))["silences"]) == 1
+    later = {"matchers": {"rule": "x"}, "reason": "known", "until": "2999-01-01T00:00:00Z"}
+    assert (await post("silence", later, 201))["matches"] == 0
+    assert await post("resolve", {**one, "note": "ordered"}) == {"resolved": 1}
+    assert await post("note", {"rule": "stock", "note": "late"}) == {"noted": "stock"}
+    history = await get(http, "/api/v1/alerts/history?rule=stock")
+    assert [row["action"] for row in history["notes"]] == ["note", "resolve", "unack", "ack"]
+
+    await DeliveryStore(db).register([ChannelRow("hook", "webhook", "")], Pace())
+    sent = (await post("test", {"channel": "hook"}, 202))["notification"]
+    [row] = (await get(http, "/api/v1/alerts/notifications?channel=hook"))["notifications"]
+    assert (row["id"], row["state"], row["reason"]) == (sent, "open", "test")
+    [row] = (await get(http, "/api/v1/alerts/channels"))["channels"]
+    assert (row["channel"], row["waiting"]) == ("hook", 1)
+
+    for path, body, status, words in (
+        ("ack", {"rule": "stok"}, 404, "there is no alert rule stok"),
+        ("ack", {"rule": "stock", "instance": "44"}, 404, "stock has no instance 44"),
+        ("ack", {}, 400, "rule: Field required"),
+        ("ack", {**one, "x": 1}, 400, "x: "),
+        ("resolve", one, 409, "neither pends nor fires"),
+        ("silence", {"matchers": {}, "reason": "x", "seconds": 1}, 400, "there is none"),
+        ("silence", {"matchers": {"x": "y"}, "reason": "x", "seconds": 1}, 400, "there is no attribute x"),
+        ("silence", {"matchers": {"rule": "y"}, "reason": "x"}, 400, "needs an end"),
+        ("silence", {"matchers": {"rule": "y"}, "reason": " ", "seconds": 1}, 400, "needs a reason"),
+        ("silence", {**later, "until": "2020-01-01T00:00:00Z"}, 400, "does not lie ahead"),
+        ("unsilence", {"id": 1}, 404, "there is no silence 1"),
+        ("test", {"channel": "hok"}, 404, "there is no channel hok"),
+    ):
+        assert words in (await post(path, body, status))["detail"], (path, body)
 
 
 class Reader:
