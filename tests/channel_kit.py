@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from pipeline.app.daemon import Daemon
 from pipeline.config import Config
+from pipeline.registry import Registry
 from tests.conftest import eventually
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,12 +60,13 @@ async def hooks(*paths: str) -> AsyncIterator[list[Hook]]:
 
 
 @asynccontextmanager
-async def telling(dsn: str, **alerts: Any) -> AsyncIterator[Daemon]:
-    """A daemon with these settings of `alerts`; its channels are registered."""
-    daemon = Daemon(Config(dsn=dsn, http={"port": 0}, jobs={"queues": "mail:1"}, alerts=alerts))
+async def telling(dsn: str, *, leads: bool = True, **alerts: Any) -> AsyncIterator[Daemon]:
+    """A daemon with these settings of `alerts`; it leads, if no other does."""
+    config = Config(dsn=dsn, http={"port": 0}, jobs={"queues": "mail:1", "drain_seconds": 1}, alerts=alerts)
+    daemon = Daemon(config, registry=Registry())
     task = asyncio.create_task(daemon.run())
     try:
-        await eventually(lambda: daemon.consumers.leading and daemon.follower.up, within=20)
+        await eventually(lambda: daemon.consumers.leading >= leads and daemon.follower.up, within=20)
         yield daemon
     finally:
         daemon.shutdown()

@@ -15,6 +15,7 @@ from pipeline.core.alert_rule import Alert
 
 MOST_ALERTS = 50  # that a notification lists, and rules; of the others it has the number
 MOST_TEXT = 3_000  # characters of the text; chats cut longer ones
+MOST_LINE = 1_000  # and of one alert in it
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ class Notification(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """A line for each alert, and how many are left out."""
-        lines = [_words(line, alone=len(self.groups) == 1) for line in self.alerts]
+        lines = [_words(line, alone=len(self.groups) == 1)[:MOST_LINE] for line in self.alerts]
         kept: list[str] = []
         for line in lines:
             if sum(map(len, kept)) + len(line) > MOST_TEXT:

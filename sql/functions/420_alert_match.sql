@@ -96,7 +96,8 @@ declare
     v_rule text;
 begin
     update pipeline.alert_silence as s
-    set ends_at = greatest(pipeline.now(), s.starts_at + interval '1 microsecond'), ended_by = left(coalesce(unsilence.by, session_user), 200)
+    set starts_at = least(s.starts_at, pipeline.now() - interval '1 microsecond'), ends_at = pipeline.now(),
+        ended_by = left(coalesce(unsilence.by, session_user), 200)
     where s.id = unsilence.id and s.ends_at > pipeline.now()
     returning coalesce(s.matchers ->> 'rule', '*') into v_rule;
     if v_rule is null then
