@@ -44,7 +44,9 @@ class Command:
             raise NotAccepted(f"{self._argv[0]} cannot be run: {error.strerror}", permanent=True) from None
         try:
             async with asyncio.timeout(self._seconds):
-                await process.communicate(msgspec.json.encode(notification))
+                with suppress(RuntimeError, OSError):  # it does not read: uvloop's, and asyncio's own
+                    await process.communicate(msgspec.json.encode(notification))
+                await process.wait()
         except TimeoutError:
             raise NotAccepted(f"{self._argv[0]} did not end within {self._seconds:g} s") from None
         finally:

@@ -53,7 +53,7 @@ def _explained(error: Exception) -> NoAnswer:
         return NoAnswer("the server's certificate is not to be trusted")
     if isinstance(error, aiohttp.ClientSSLError):
         return NoAnswer("no encrypted connection could be made")
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError):
         return NoAnswer("the address is not one of http or https", permanent=True)
     if isinstance(error, TimeoutError):
         return NoAnswer("no answer in time")

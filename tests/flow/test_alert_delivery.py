@@ -102,7 +102,6 @@ async def test_a_channel_that_hangs_holds_up_no_other(dsn: str, sql: asyncpg.Con
                 await sql.execute("select pipeline.raise_alert($1, 'x')", name)
                 await eventually(lambda name=name: ("new", "firing", name) in works.said(), within=5)
             assert len(hangs.asked) == 1, "one at a time"
-            assert await sql.fetchval("select count(*) from pipeline.alert_told where channel <> 'log'") == 3
 
 
 async def test_what_can_never_be_accepted_is_dead_lettered_told_to_the_others_and_sent_when_retried(
