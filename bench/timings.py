@@ -5,53 +5,15 @@ Owns: the order of the parts, and which are wanted: BENCH_ONLY=process,store run
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from pathlib import Path
-
-import uvloop
-
 from bench import timings_intake, timings_process, timings_query, timings_store
-from bench.jobs import Part, guarded
-from bench.jobs_kit import Bench
-from bench.report import Report
-from pipeline.embedded import EmbeddedServer
+from bench.program import Parts, run
 
-SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
-PARTS: dict[str, tuple[Part, dict[str, tuple[str, float]]]] = {
+PARTS: Parts = {
     "process": (timings_process.measure, timings_process.GOALS),
     "intake": (timings_intake.measure, timings_intake.GOALS),
     "query": (timings_query.measure, timings_query.GOALS),
     "store": (timings_store.measure, timings_store.GOALS),
 }
 
-
-def main() -> None:
-    wanted = set(filter(None, os.environ.get("BENCH_ONLY", "").split(","))) or set(PARTS)
-    if unknown := wanted - set(PARTS):
-        sys.exit(f"BENCH_ONLY knows no {', '.join(sorted(unknown))}; it knows {', '.join(PARTS)}")
-    with tempfile.TemporaryDirectory(prefix="pgreflex-bench-") as home:
-        Path(home).chmod(0o711)
-        try:
-            with EmbeddedServer(Path(home) / "server", settings=SETTINGS, database="bench") as server:
-                try:
-                    report = Report("timings", server.version)
-                    uvloop.run(measure(Bench(server, report), wanted))
-                    report.finish()
-                finally:
-                    server.stop("immediate")
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-
-async def measure(bench: Bench, wanted: set[str]) -> None:
-    """Every wanted part; one that fails takes no other with it."""
-    await bench.prepare()
-    for name, (part, goals) in PARTS.items():
-        if name in wanted:
-            await guarded(bench, name, part, goals)
-
-
 if __name__ == "__main__":
-    main()
+    run("timings", PARTS)

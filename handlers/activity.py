@@ -19,7 +19,7 @@ from pipeline.core.activity import OFF_SECONDS, Minute, Sample, pause
 from pipeline.core.status import ActivityStatus, BlockedSession
 from pipeline.db.activity import Activity
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 MINUTE = 60
 PRUNE_SECONDS = 3600.0
@@ -62,11 +62,7 @@ class ActivitySampler:
         """Look while this process leads, until `stop`; then keep what was seen."""
         while not self._stopping.is_set():
             wait = await self._tick() if self._leading() else self._rest()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, wait)
         await self.flush()
 
     async def stop(self) -> None:

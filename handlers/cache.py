@@ -36,7 +36,7 @@ from pipeline.core.snapshot import Loose, Snapshot
 from pipeline.core.status import CacheStatus, HotKey, NamespaceStatus
 from pipeline.db.transactions import Isolation, Transactions
 from pipeline.errors import PgreflexError, UsageError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 log = structlog.get_logger("pgreflex.cache")
 
@@ -264,11 +264,7 @@ class Cache:
             while more:
                 more = self.core.store.sweep(SWEPT_AT_ONCE)
                 await asyncio.sleep(0)
-            try:
-                async with asyncio.timeout(self.core.freshness.max_staleness / 4):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, self.core.freshness.max_staleness / 4)
 
     async def probe(self) -> None:
         """Ask once. A failure is told by `healthy`; the cache then stops serving by itself."""

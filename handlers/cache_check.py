@@ -46,7 +46,7 @@ from pipeline.core.sameness import same
 from pipeline.core.snapshot import Snapshot
 from pipeline.core.store import Entry
 from pipeline.errors import PgreflexError, UsageError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 INTERRUPTED = "interrupted"
 MOST_ARMED = 8
@@ -292,11 +292,7 @@ class SelfCheck:
         if seconds <= 0 or self._stopping or self._sample is not None:
             return
         self._wake.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._wake, seconds)
 
 
 class Witness:

@@ -28,7 +28,7 @@ from pipeline.core.status import SharedStatus
 from pipeline.core.store import Entry
 from pipeline.db.cache_shared import Answer, NewRow
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 READ_SECONDS = 0.25
 RAISE_SECONDS = 10.0  # a row that is in use is never much older than this, which a process that begins can accept
@@ -157,11 +157,7 @@ class SharedLevel:
         """Write what was put, and say every ten seconds what is still true, until `stop`."""
         due = self._clock() + RAISE_SECONDS * random.uniform(0.5, 1)  # noqa: S311 - so that processes take turns
         while not self._stopping:
-            try:
-                async with asyncio.timeout(max(due - self._clock(), 0.01)):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._news, max(due - self._clock(), 0.01))
             self._news.clear()
             await self._tried(self._write)
             if self._clock() >= due:

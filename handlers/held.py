@@ -9,6 +9,7 @@ import asyncio
 
 from pipeline.core.job import Job, claim_size
 from pipeline.db.jobs import SWEEP_SECONDS
+from pipeline.runtime import wait_for
 
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -61,9 +62,5 @@ class HeldQueue:
 
     async def wait(self, seconds: float) -> None:
         """Until something changed: a wake, a slot that is free, the end; at most this long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self.changed, seconds)
         self.changed.clear()

@@ -14,7 +14,7 @@ import structlog
 
 from pipeline.db.queries import Queries
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 TICK_SECONDS = 10.0
 EVERY_SECONDS = 3_600.0
@@ -52,11 +52,7 @@ class QueryKeeper:
                     self._problem = ""
                 except PgreflexError as error:
                     self._problem = describe(error)
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, TICK_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -13,7 +13,7 @@ import structlog
 
 from pipeline.core.fingerprint import Fingerprint
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 TICK_SECONDS = 1.0
 BATCH = 500
@@ -66,11 +66,7 @@ class QueryTexts:
     async def run(self) -> None:
         while not self._stopping.is_set():
             await self._try()
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, TICK_SECONDS)
         await self._try()
 
     async def stop(self) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from pipeline.db.schedules import ScheduleStore, Tick
 from pipeline.registry import Registry
-from pipeline.runtime import Health
+from pipeline.runtime import Health, wait_for
 from pipeline.schedules import declared
 
 POLL_SECONDS = 1.0
@@ -115,8 +115,4 @@ class Scheduler:
                 await (self._store.seen(names) if chore == "seen" else self._store.prune())
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._stopping, seconds)

@@ -18,7 +18,7 @@ from pipeline.core.statement_source import StatementSource, shortcomings
 from pipeline.core.status import StatementsStatus
 from pipeline.db.statement_counts import Look, StatementCounts
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 60.0
@@ -66,11 +66,7 @@ class StatementWatcher:
         while not self._stopping.is_set():
             if self._leading():
                 await self._tick()
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, TICK_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

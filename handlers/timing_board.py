@@ -15,7 +15,7 @@ import structlog
 from pipeline.core.status import Quantiles, QueryStatus, SeriesStatus
 from pipeline.db.timing_view import QueryRow, SeriesRow, TimingViews
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 STATUS_SECONDS = 5.0
 WINDOW_SECONDS = 300.0
@@ -74,11 +74,7 @@ class TimingBoard:
                 if not self._problem:
                     log.warning("timings cannot be read", error=describe(error))
                 self._problem = describe(error)
-            try:
-                async with asyncio.timeout(STATUS_SECONDS):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, STATUS_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -17,7 +17,7 @@ from pipeline.core.window import BASE_SECONDS, Windows
 from pipeline.db.latency import LatencyStore
 from pipeline.db.timing_inbox import TimingInbox
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 TICK_SECONDS = 1.0
 AFTER_SECONDS = 0.05  # the close of a window
@@ -83,11 +83,7 @@ class TimingKeeper:
                     self._problem = describe(error)
             else:
                 self._counts = None
-            try:
-                async with asyncio.timeout(self._pause()):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._stopping, self._pause())
 
     def _pause(self) -> float:
         """Seconds until the next tick; when a window closes, what belongs to it is drained at once."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from pipeline.db.workflows import WorkflowStore
-from pipeline.runtime import Health
+from pipeline.runtime import Health, wait_for
 
 POLL_SECONDS = 1.0
 BUSY_SECONDS = 0.01
@@ -57,11 +57,7 @@ class WorkflowResolver:
         while not self._stopping:
             await self.catch_up()
             await self._prune()
-            try:
-                async with asyncio.timeout(max(0.0, self._next_full - time.monotonic())):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._changed, max(0.0, self._next_full - time.monotonic()))
 
     async def stop(self) -> None:
         self._stopping = True

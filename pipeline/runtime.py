@@ -163,11 +163,16 @@ class Supervisor:
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._stopping, seconds)
+
+
+async def wait_for(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait until the event is set, at most so many seconds (None: for ever); whether it was."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def describe(error: BaseException) -> str:

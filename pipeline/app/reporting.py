@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from pipeline.app.board import REPORT_SECONDS
-from pipeline.runtime import Health
+from pipeline.runtime import Health, wait_for
 
 
 class Reporter:
@@ -27,11 +27,7 @@ class Reporter:
     async def run(self) -> None:
         while not self._stopping.is_set():
             await self._report()
-            try:
-                async with asyncio.timeout(REPORT_SECONDS):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
+            await wait_for(self._stopping, REPORT_SECONDS)
 
     async def stop(self) -> None:
         self._stopping.set()

@@ -23,7 +23,7 @@ from pipeline.core.snapshot import Snapshot
 from pipeline.db.connection import Database
 from pipeline.db.feed import ConsumerSession, FeedStore
 from pipeline.errors import PgreflexError
-from pipeline.runtime import Health, describe
+from pipeline.runtime import Health, describe, wait_for
 
 STANDBY_SECONDS = 0.3
 IN_MEMORY = 200  # batches, of some 300 events each
@@ -226,8 +226,4 @@ class Consumers:
                 log.warning("could not forget durable events; again later", error=error.message)
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._stopping, seconds)

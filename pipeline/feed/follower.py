@@ -25,7 +25,7 @@ from pipeline.core.recent import Rate
 from pipeline.core.snapshot import Position
 from pipeline.db.feed import FollowerSession, Standing
 from pipeline.errors import DatabaseUnavailable
-from pipeline.runtime import Health
+from pipeline.runtime import Health, wait_for
 
 DOWN_SECONDS = 0.75  # without a beat (four a second) before the feed counts as down
 DEAF_SECONDS = 3.0  # without a beat before the connection is given up and opened anew
@@ -98,11 +98,7 @@ class Follower:
         if self._heard or self._stopping:
             return
         self._news.clear()
-        try:
-            async with asyncio.timeout(DOWN_SECONDS / 3):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._news, DOWN_SECONDS / 3)
 
     async def _take_in(self) -> None:
         if self._overflowed:

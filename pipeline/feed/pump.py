@@ -25,7 +25,7 @@ from pipeline.db.connection import Database
 from pipeline.db.feed import Backlog, BellSession, FeedStore, LeaderSession, Reading
 from pipeline.errors import DatabaseUnavailable, PgreflexError
 from pipeline.feed.doorbell import Doorbell
-from pipeline.runtime import Health
+from pipeline.runtime import Health, wait_for
 
 STANDBY_SECONDS = 0.3  # between two tries for the leader's lock; a dead leader is replaced within this
 RIGHTS_SECONDS = 2.0  # between two looks whether the role may lead; below the session's limit on idling
@@ -264,18 +264,10 @@ class Pump:
             )
 
     async def _wait_for_bell(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self.bell.rung.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self.bell.rung, max(seconds, 0))
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await wait_for(self._stopping, seconds)
 
 
 def sendable(position: Snapshot) -> str | None:

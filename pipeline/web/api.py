@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 
 from pipeline.core.status import Status
 from pipeline.errors import Busy, PgreflexError
+from pipeline.runtime import wait_for
 from pipeline.web.problems import log
 from pipeline.web.source import Sampler
 
@@ -102,7 +103,7 @@ class Streams:
             self._publish(await self._next_frame())
             if not self._open:
                 self._wanted.clear()
-            await _wait(self._closing, began + INTERVAL_SECONDS - loop.time())
+            await wait_for(self._closing, max(began + INTERVAL_SECONDS - loop.time(), 0))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The status as server-sent events: `message` with a Status, `problem` when none is to be had."""
@@ -125,7 +126,7 @@ class Streams:
         seen = self._number
         self._wanted.set()
         while not self._closing.is_set():
-            if self._number == seen and not await _wait(self._fresh, KEEP_ALIVE_SECONDS):
+            if self._number == seen and not await wait_for(self._fresh, KEEP_ALIVE_SECONDS):
                 await response.write(b": keep-alive\n\n")
             elif self._number != seen:
                 seen = self._number
@@ -173,12 +174,3 @@ def event_frame(data: object, *, kind: str = "", id_: str = "") -> bytes:
     head = f"id: {id_}\n" if id_ else ""
     head += f"event: {kind}\n" if kind else ""
     return head.encode() + b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event came within `seconds`."""
-    try:
-        async with asyncio.timeout(max(seconds, 0)):
-            return await event.wait()
-    except TimeoutError:
-        return False
