@@ -241,6 +241,7 @@ class Daemon:
             queries=self.timing_board.queries(),
             timings=self.caches.timings(time.monotonic(), timings),
             alerts=self.alerts.status(),
+            alerting=self.alerts.figures(),
             jobs=self.jobs.status(),
             statements=self.statements.status(),
             pools=self.pools.status(time.monotonic()),

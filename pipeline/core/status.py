@@ -200,7 +200,9 @@ def sum_of_timings(several: Iterable[TimingsStatus]) -> TimingsStatus:
 
 
 class AlertStatus(msgspec.Struct, frozen=True):
-    """One alert instance that is not inactive. Times are Unix seconds."""
+    """One alert instance that is not inactive. Times are Unix seconds. unit: of value and threshold.
+    acknowledged: by whom. held: what holds telling back, such as `silence 3`.
+    """
 
     rule: str
     state: str
@@ -209,6 +211,38 @@ class AlertStatus(msgspec.Struct, frozen=True):
     message: str
     value: float | None = None
     threshold: float | None = None
+    instance: str = ""
+    unit: str | None = None
+    runbook: str | None = None
+    acknowledged: str | None = None
+    held: str = ""
+
+
+class AlertCount(msgspec.Struct, frozen=True):
+    """How many alerts pend or fire."""
+
+    state: str
+    severity: str
+    count: int
+
+
+class ChannelStatus(msgspec.Struct, frozen=True):
+    """A channel of alerts. waiting: notifications that it has not accepted yet; failed: given up within 24 hours.
+    problem: why it has not accepted for long.
+    """
+
+    channel: str
+    waiting: int
+    failed: int
+    problem: str | None = None
+
+
+class AlertingStatus(msgspec.Struct, frozen=True):
+    """Alerting as a whole, in this database. rule_problems: rules that cannot be judged."""
+
+    counts: tuple[AlertCount, ...] = ()
+    rule_problems: int = 0
+    channels: tuple[ChannelStatus, ...] = ()
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
@@ -353,6 +387,7 @@ class Status(msgspec.Struct, frozen=True):
     queries: tuple[QueryStatus, ...] = ()  # those that took the most time
     timings: TimingsStatus | None = None
     alerts: tuple[AlertStatus, ...] = ()
+    alerting: AlertingStatus | None = None
     jobs: JobsStatus | None = None
     statements: StatementsStatus | None = None
     pools: tuple[PoolStatus, ...] = ()

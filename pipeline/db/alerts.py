@@ -12,11 +12,15 @@ import msgspec
 
 from pipeline.core.alert import NEVER
 from pipeline.core.alert_rule import Alert, Judged, end, signal
+from pipeline.core.status import AlertCount, AlertingStatus, ChannelStatus
 from pipeline.core.window import series_name
 from pipeline.db.alert_rows import alert_of, labels_of, save
+from pipeline.db.alert_shapes import AlertRow
+from pipeline.db.alert_view import AlertViews
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 
+MOST_SHOWN = 500
 INBOX_BATCH = 10_000  # messages in one transaction: a tenth of a second
 
 
@@ -25,6 +29,7 @@ class AlertStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._views = AlertViews(database)
 
     async def end_orphans(self) -> list[Judged]:
         """Resolve the instances whose rule was deleted or disabled."""
@@ -76,9 +81,20 @@ class AlertStore:
         await save(connection, [one for one in judged if (one.alert.rule, one.alert.instance) in news])
         return judged
 
-    async def current(self) -> list[Alert]:
+    async def current(self) -> list[AlertRow]:
         """The instances that are pending, firing, or resolved within 15 minutes; at most 500."""
-        return [alert_of(row) for row in await self._database.fetch("alerts/current")]
+        return await self._views.alerts(limit=MOST_SHOWN)
+
+    async def figures(self) -> AlertingStatus:
+        """Alerting as a whole."""
+        row = await self._database.fetchrow("alert_view/figures")
+        if row is None:
+            return AlertingStatus()
+        return AlertingStatus(
+            msgspec.json.decode(row["counts"], type=tuple[AlertCount, ...]),
+            row["rule_problems"],
+            msgspec.json.decode(row["channels"], type=tuple[ChannelStatus, ...]),
+        )
 
     async def prune(self) -> None:
         """Delete what nobody needs any more."""

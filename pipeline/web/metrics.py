@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.core.status import (
     ActivityStatus,
-    AlertStatus,
+    AlertingStatus,
     CacheStatus,
     FeedStatus,
     JobsStatus,
@@ -58,8 +58,8 @@ class StatusCollector(Collector):
             yield from _families(_activity(status.activity))
         if status.statements is not None:
             yield from _families(_statements(status.statements))
-        if status.alerts is not None:
-            yield from _families(_alerts(status.alerts))
+        if status.alerting is not None:
+            yield from _families(_alerting(status.alerting))
         if status.jobs is not None:
             yield from _families(_jobs(status.jobs))
         yield from _families(_pools(status.pools))
@@ -236,14 +236,21 @@ def _statements(statements: StatementsStatus) -> Iterator[Figure]:
     yield counter("statement_evictions", "Times that it was full.").add(statements.evictions_total)
 
 
-def _alerts(alerts: tuple[AlertStatus, ...]) -> tuple[Figure]:
-    found = gauge("alerts", "Alerts by state.")
-    states = dict.fromkeys(("pending", "firing"), 0)
-    for alert in alerts:
-        states[alert.state] = states.get(alert.state, 0) + 1
-    for state, number in states.items():
-        found.add(number, {"state": state})
-    return (found,)
+def _alerting(alerting: AlertingStatus) -> Iterator[Figure]:
+    found = gauge("alerts", "Alerts by state and severity.")
+    counts = {(one.state, one.severity): one.count for one in alerting.counts}
+    for state in ("pending", "firing"):
+        for severity in ("info", "warning", "critical"):
+            found.add(counts.get((state, severity), 0), {"state": state, "severity": severity})
+    yield found
+    yield gauge("alert_rule_problems", "Rules that cannot be judged.").add(alerting.rule_problems)
+    waiting = gauge("alert_notifications_waiting", "Notifications that a channel has not accepted yet.")
+    failed = gauge("alert_notifications_failed_24h", "Notifications that were given up within 24 hours.")
+    for channel in alerting.channels:
+        waiting.add(channel.waiting, {"channel": channel.channel})
+        failed.add(channel.failed, {"channel": channel.channel})
+    yield waiting
+    yield failed
 
 
 def _jobs(jobs: JobsStatus) -> Iterator[Figure]:

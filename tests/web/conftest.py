@@ -11,8 +11,11 @@ import pytest
 
 from pipeline.core.status import (
     ActivityStatus,
+    AlertCount,
+    AlertingStatus,
     AlertStatus,
     CacheStatus,
+    ChannelStatus,
     FeedStatus,
     JobsStatus,
     NamespaceFigures,
@@ -176,8 +179,28 @@ def busy_status() -> Status:
                 "p95 of orders.insert over 5 minutes is too high",
                 value=61.2,
                 threshold=50.0,
+                instance='orders.insert{region="eu"}',
+                unit="ms",
+                runbook="https://wiki.example.org/slow-orders",
+                acknowledged="ann",
+                held="silence 3",
             ),
-            AlertStatus("mail-queue-age", "pending", "warning", NOW - 41, "the oldest mail waits", 312.0, 300.0),
+            AlertStatus(
+                "mail-queue-age",
+                "pending",
+                "warning",
+                NOW - 41,
+                "the oldest mail waits",
+                312.0,
+                300.0,
+                unit="s",
+                runbook="javascript:alert(1)",
+            ),
+        ),
+        alerting=AlertingStatus(
+            (AlertCount("firing", "critical", 1), AlertCount("pending", "warning", 1)),
+            2,
+            (ChannelStatus("slack", 3, 1, "slack answered 503"), ChannelStatus("log", 0, 0)),
         ),
         jobs=JobsStatus(
             queues=(

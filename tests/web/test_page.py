@@ -103,7 +103,11 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
         "11.2 ms",
         "97.8 %",
         "orders-insert-p95",
-        "61.2",
+        "61.2 ms",
+        "5 min 12 s",
+        'orders.insert{region="eu"}: p95 of',
+        "acknowledged by ann, not told: silence 3",
+        "2 rules cannot be judged; slack: 3 not accepted, 1 given up (slack answered 503)",
         "1.84 s",
         "public.stock",
         "31 failed in 24 h",
@@ -122,6 +126,9 @@ async def test_a_browser_shows_the_figures_without_complaint(tab: Tab, server: W
     ):
         await says(tab, figure)
     assert await tab.evaluate("document.querySelector('#panel-series').innerText.includes('fingerprint')") is False
+    # a runbook leads into the web, and nowhere else
+    links = "[...document.querySelectorAll('#panel-alerts a')].map((a) => a.hidden ? '' : a.href + ' ' + a.rel)"
+    assert await tab.evaluate(links) == ["https://wiki.example.org/slow-orders noopener noreferrer", ""]
     assert await tab.evaluate("document.title") == "(1 firing) pgreflex, pgreflex@db1:4711"
     assert await tab.evaluate("document.querySelectorAll('th:not([scope])').length") == 0
     assert tab.complaints == []

@@ -3,7 +3,7 @@
 import { mood, put } from "./dom.js";
 import { ago, clock, moment } from "./format.js";
 import { Source, forget, remember } from "./stream.js";
-import { View, count } from "./view.js";
+import { View, tally } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const view = new View();
@@ -32,7 +32,7 @@ function live(status) {
 
 /** The tab's title and the one live region: only what a person must know at once. */
 function announce(status) {
-  const firing = count(status.alerts, "firing");
+  const firing = tally(status, "firing");
   document.title = (firing ? `(${firing} firing) ` : "") + "pgreflex, " + status.process;
   if (firing !== firingSaid) {
     byId("news").textContent = firing ? `${firing} alert${firing === 1 ? "" : "s"} firing` : "no alert is firing";

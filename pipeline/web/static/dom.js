@@ -48,7 +48,8 @@ export function prose(text) {
 /**
  * A table that keeps its rows, so that focus, selection and scrolling survive each change.
  *
- * columns: [{title, hint, width (em; the one without takes the rest), wrap, numeric, head, cell(row) -> text | null | {text, title, mood, shape, below}}]
+ * columns: [{title, hint, width (em; the one without takes the rest), wrap, numeric, head, cell(row) -> text | null | {text, title, mood, shape, below, mark, link, linkText}}];
+ * mark and link only in the head
  * Roles are given outright: the narrow layout changes `display`, which takes the implied ones away.
  */
 export class Table {
@@ -92,13 +93,25 @@ export class Table {
     const cells = this.columns.map((column) => {
       const value = h("span", { class: "value" });
       const below = h("span", { class: "below", hidden: true });
+      const mark = h("span", { class: "below flag", hidden: true });
+      const link = h("a", { class: "below link", hidden: true, target: "_blank", rel: "noopener noreferrer" });
       const attributes = { class: column.numeric ? "number" : column.wrap ? "wrap" : null, "data-label": column.title };
       const holder = column.head
-        ? h("th", { scope: "row", role: "rowheader", ...attributes }, value, below)
+        ? h("th", { scope: "row", role: "rowheader", ...attributes }, value, below, mark, link)
         : h("td", { role: "cell", ...attributes }, value, below);
-      return { holder, value, below };
+      return { holder, value, below, mark, link };
     });
     return { element: h("tr", { role: "row" }, ...cells.map((cell) => cell.holder)), cells };
+  }
+}
+
+/** The address, if it leads into the web; other schemes could run what somebody wrote into a rule. */
+export function webAddress(text) {
+  try {
+    const { protocol, href } = new URL(text);
+    return protocol === "https:" || protocol === "http:" ? href : null;
+  } catch {
+    return null;
   }
 }
 
@@ -135,4 +148,12 @@ function fill(cell, content, isName) {
     mood(cell.below, "below", given.belowMood);
   }
   cell.below.hidden = !given.below;
+  if (given.mark) put(cell.mark, given.mark);
+  cell.mark.hidden = !given.mark;
+  const address = webAddress(given.link);
+  if (address) {
+    put(cell.link, given.linkText);
+    if (cell.link.getAttribute("href") !== address) cell.link.setAttribute("href", address);
+  }
+  cell.link.hidden = !address;
 }

@@ -110,7 +110,7 @@ export class View {
     this.sparks.delivery.add(at, feed?.write_to_delivery.p99);
     this.sparks.cache.add(at, cache?.hit_ratio);
     this.sparks.jobs.add(at, jobs?.per_second);
-    this.sparks.alerts.add(at, count(this.status.alerts, "firing"));
+    this.sparks.alerts.add(at, tally(this.status, "firing"));
   }
 
   figures() {
@@ -126,9 +126,9 @@ export class View {
     mood(byId("tile-cache"), "tile", cache?.violations_total ? "wrong" : "");
     this.tiles.jobs.show([number(jobs?.per_second), number(total("ready")), number(total("running"))],
       jobsNote(jobs));
-    const firing = count(alerts, "firing");
+    const firing = tally(this.status, "firing");
     const worst = byRank(alerts)[0];
-    this.tiles.alerts.show([number(firing), number(count(alerts, "pending"))],
+    this.tiles.alerts.show([number(firing), number(tally(this.status, "pending"))],
       worst ? worst.rule : alerts ? "nothing to report" : "no alerts in this process", firing ? "bad" : "");
     mood(byId("tile-alerts"), "tile", firing ? "alarm" : "");
   }
@@ -137,6 +137,9 @@ export class View {
     const { feed, cache, jobs, alerts, series, queries, services, pools } = this.status;
     this.tables.alerts.show(byRank(alerts), (alert, index) => alert.rule + "\n" + alert.message + "\n" + index,
       alerts ? HINTS.alerts : HINTS.noAlerts);
+    const alerting = alertingNote(this.status.alerting);
+    byId("alert-facts").hidden = !alerting;
+    if (alerting) put(byId("alert-facts"), alerting);
     byId("panel-queries").hidden = !queries?.length;
     if (queries?.length) put(byId("query-facts"), queryFacts(queries));
     this.tables.queries.show(queries ?? [], (query) => query.fingerprint);
@@ -154,8 +157,38 @@ export class View {
   }
 }
 
-export function count(alerts, state) {
+function count(alerts, state) {
   return alerts ? alerts.filter((alert) => alert.state === state).length : null;
+}
+
+function alertName(alert) {
+  const instance = alert.instance && !alert.message.includes(alert.instance) ? alert.instance + ": " : "";
+  const marks = [alert.acknowledged && `acknowledged by ${alert.acknowledged}`, alert.held && `not told: ${alert.held}`];
+  return { text: alert.rule, below: instance + alert.message, mark: marks.filter(Boolean).join(", "), link: alert.runbook, linkText: "runbook" };
+}
+
+/** A value in the unit of its metric. */
+function inUnit(value, unit) {
+  if (value === null || value === undefined) return null;
+  if (unit === "ms") return milliseconds(value);
+  if (unit === "s") return duration(value);
+  if (unit === "0 to 1") return percent(value);
+  return unit === "bytes" ? bytes(value) : measure(value);
+}
+
+/** Which channels do not accept, and how many rules cannot be judged. */
+function alertingNote(alerting) {
+  const stuck = (alerting?.channels ?? []).filter((one) => one.waiting || one.failed);
+  const told = stuck.map((one) => `${one.channel}: ${number(one.waiting)} not accepted, ${number(one.failed)} given up` +
+    (one.problem ? ` (${one.problem})` : ""));
+  const broken = alerting?.rule_problems ?? 0;
+  return [...(broken ? [`${number(broken)} rule${broken === 1 ? "" : "s"} cannot be judged`] : []), ...told].join("; ");
+}
+
+/** How many are in a state; the list holds 500 at most. */
+export function tally({ alerting, alerts }, state) {
+  if (!alerting) return count(alerts, state);
+  return alerting.counts.filter((one) => one.state === state).reduce((sum, one) => sum + one.count, 0);
 }
 
 function byRank(alerts) {
@@ -251,10 +284,10 @@ function tables(now) {
   return {
     alerts: new Table("Alerts that are not inactive", [
       { title: "State", width: 6.6, cell: (a) => ({ text: a.state, shape: ALERT[a.state]?.shape ?? "■", mood: ALERT[a.state]?.mood, below: a.severity }) },
-      { title: "Rule", head: true, cell: (a) => ({ text: a.rule, below: a.message }) },
+      { title: "Rule", head: true, cell: alertName },
       { title: "Since", width: 8.3, numeric: true, cell: (a) => ({ text: ago(now() - a.since), title: moment(a.since) }) },
-      { title: "Value", width: 4.6, numeric: true, cell: (a) => measure(a.value) },
-      { title: "Threshold", width: 5.6, numeric: true, cell: (a) => measure(a.threshold) },
+      { title: "Value", width: 6.6, numeric: true, cell: (a) => inUnit(a.value, a.unit) },
+      { title: "Threshold", width: 5.6, numeric: true, cell: (a) => inUnit(a.threshold, a.unit) },
     ], HINTS.alerts),
     series: new Table("Durations by series", [
       { title: "Series", head: true, cell: (s) => ({ ...seriesName(s.name), title: windowNote(s.latency, "sample") }) },
