@@ -105,12 +105,13 @@ class QueryAnalyst:
         raise Busy("definitions keep changing while the query is looked at", hint="Ask again, or pass tags=...")
 
     async def _look(self, connection: Connection, sql: str) -> Plan:
-        prepared = await connection.prepare(sql)  # refuses several statements, and tells the parameters' types
-        types = [kind.oid for kind in prepared.get_parameters()]
         transaction = connection.transaction()
         await transaction.start()
         try:
+            # the driver leaves what it prepares outside of a transaction unended, and then it is too late for this
             await connection.execute(statement("cache/analyse"))
+            prepared = await connection.prepare(sql)  # refuses several statements, and tells the parameters' types
+            types = [kind.oid for kind in prepared.get_parameters()]
             settings = await connection.fetchval(statement("cache/settings"))
             self._learn(settings)
             # our own DDL is nobody's news; the body is parsed, whether it fits the function's result does not

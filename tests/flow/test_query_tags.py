@@ -185,3 +185,9 @@ async def test_a_locked_table_keeps_no_query_of_another_from_being_looked_at(
             assert "customer" in (await analyst.tags("select * from customer", ())).tags
         assert await shop.fetchval(locked) == 1
     assert (await waits).tags == (await waits_too).tags
+
+
+async def test_a_role_that_only_reads_by_default_gets_its_tags(shop: asyncpg.Connection, dsn: str) -> None:
+    async with Database(dsn, settings={"default_transaction_read_only": "on"}) as db:
+        found = await QueryAnalyst(db).tags("select * from orders where id = $1", (7,))
+    assert "orders:7" in found.tags
