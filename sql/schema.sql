@@ -5455,7 +5455,7 @@ begin
             when v_step is not null then array[v_step]
             else array[5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800]
         end
-    ) as s (step) on s.step > 0 and mod(s.step::numeric, l.level) = 0
+    ) as s (step) on s.step between 1 and 401 * 86400 and mod(s.step::numeric, l.level) = 0
     where least(v_over, 400 * 86400) <= l.kept and least(v_over, 400 * 86400) / s.step <= case when v_step is null then 60 else 1500 end
     order by s.step, l.level desc
     limit 1;
@@ -5483,10 +5483,12 @@ declare
     v_step constant interval := make_interval(secs => p_level);
     v_from constant timestamptz :=
         date_bin(v_step, greatest(p_from, pipeline.now() - interval '402 days'), timestamptz 'epoch');
+    -- what a clock that was set back has left ahead counts when its time comes
+    v_to constant timestamptz := least(p_to, pipeline.now() + interval '1 minute');
     v_starts constant timestamptz[] := array(
         select g.start
-        from generate_series(v_from, least(p_to, pipeline.now() + interval '1 minute'), v_step) as g (start)
-        where g.start < p_to and p_level > 5
+        from generate_series(v_from, v_to, v_step) as g (start)
+        where g.start < v_to and p_level > 5
     );
 begin
     return query
@@ -5497,17 +5499,17 @@ begin
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_part as p
-    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < p_to
+    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < v_to
       and p.series + 0 = any(p_ids)
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_roll as r
     join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
-    where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
+    where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < v_to and p.series = any(p_ids)
     union all
     select (b.digest).series, b.start, (b.digest).count, (b.digest).sum, (b.digest).low, (b.digest).high,
         (b.digest).errors, (b.digest).over_count, (b.digest).row_count, (b.digest).centroids
-    from pipeline.timing_in_batches(p_ids, v_from, p_to, p_level > 5) as b;
+    from pipeline.timing_in_batches(p_ids, v_from, v_to, p_level > 5) as b;
 end
 $$;
 

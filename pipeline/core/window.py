@@ -301,6 +301,8 @@ class Windows:
         return True
 
     def _count(self, series: Series, start: int, values: array[float], errors: int, rows: int) -> None:
+        if not values:
+            return  # there is no digest of nothing
         part = self._part(series, start)
         part.digest.add_many(values)
         part.errors += errors

@@ -73,6 +73,8 @@ class Explainer:
             except asyncpg.PostgresError as error:
                 if not texts or error.sqlstate in _FINAL:
                     raise PlanFailed(reason(error)) from None
+            except RecursionError:
+                raise PlanFailed("its plan is nested too deeply") from None
             except (asyncpg.InterfaceError, OSError, TimeoutError, PgreflexError) as error:
                 self.drop()
                 raise PlanFailed(reason(error)) from None

@@ -46,10 +46,12 @@ declare
     v_step constant interval := make_interval(secs => p_level);
     v_from constant timestamptz :=
         date_bin(v_step, greatest(p_from, pipeline.now() - interval '402 days'), timestamptz 'epoch');
+    -- what a clock that was set back has left ahead counts when its time comes
+    v_to constant timestamptz := least(p_to, pipeline.now() + interval '1 minute');
     v_starts constant timestamptz[] := array(
         select g.start
-        from generate_series(v_from, least(p_to, pipeline.now() + interval '1 minute'), v_step) as g (start)
-        where g.start < p_to and p_level > 5
+        from generate_series(v_from, v_to, v_step) as g (start)
+        where g.start < v_to and p_level > 5
     );
 begin
     return query
@@ -60,17 +62,17 @@ begin
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_part as p
-    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < p_to
+    where cardinality(p_ids) > 8 and p.seconds = p_level and p.start >= v_from and p.start < v_to
       and p.series + 0 = any(p_ids)
     union all
     select p.series, p.start, p.count, p.sum, p.low, p.high, p.errors, p.over_count, p.row_count, p.centroids
     from pipeline.timing_roll as r
     join pipeline.timing_part as p on p.seconds = r.seconds and p.start = r.start and p.part = r.part
-    where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < p_to and p.series = any(p_ids)
+    where r.seconds < p_level and not r.rolled and r.start >= v_from and r.start < v_to and p.series = any(p_ids)
     union all
     select (b.digest).series, b.start, (b.digest).count, (b.digest).sum, (b.digest).low, (b.digest).high,
         (b.digest).errors, (b.digest).over_count, (b.digest).row_count, (b.digest).centroids
-    from pipeline.timing_in_batches(p_ids, v_from, p_to, p_level > 5) as b;
+    from pipeline.timing_in_batches(p_ids, v_from, v_to, p_level > 5) as b;
 end
 $$;
 revoke execute on function pipeline.timing_stored(int[], timestamptz, timestamptz, int) from public;

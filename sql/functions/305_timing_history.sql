@@ -22,7 +22,7 @@ begin
             when v_step is not null then array[v_step]
             else array[5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800]
         end
-    ) as s (step) on s.step > 0 and mod(s.step::numeric, l.level) = 0
+    ) as s (step) on s.step between 1 and 401 * 86400 and mod(s.step::numeric, l.level) = 0
     where least(v_over, 400 * 86400) <= l.kept and least(v_over, 400 * 86400) / s.step <= case when v_step is null then 60 else 1500 end
     order by s.step, l.level desc
     limit 1;

@@ -142,6 +142,15 @@ async def test_the_generic_plan_is_had_without_values_and_without_running_anythi
     assert await sql.fetchval("select count(*) from pg_locks where locktype = 'advisory' and objid = 7") == 0
 
 
+async def test_a_plan_that_is_nested_too_deeply_is_a_reason(dsn: str) -> None:
+    text = f"{'select * from (' * 520}select 1 as a limit 1{') as x limit 1' * 520}"
+    wanted = planned(text)
+    assert isinstance(wanted, Planned)
+    async with explainer(dsn) as asked:
+        with pytest.raises(PlanFailed, match="nested too deeply"):
+            await asked.explain(wanted)
+
+
 async def test_a_parameter_that_chooses_partitions_does_not_hide_the_plan(
     sql: asyncpg.Connection, dsn: str
 ) -> None:

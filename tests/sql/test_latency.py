@@ -251,3 +251,19 @@ async def test_windows_of_many_series_are_written_in_rows_of_500(db: Database, s
     assert await sql.fetchval("select sum(count) from pipeline.latency('1 hour')") == 3_000
     rows = await sql.fetch("select start, cardinality(series) as size from pipeline.timing_batch")
     assert [row["size"] for row in rows] == [500] * 6
+
+
+async def test_what_lies_ahead_is_not_read_before_its_time(db: Database, sql: asyncpg.Connection) -> None:
+    names = [f"s{i}" for i in range(9)]  # many series are read in another way than few
+    await write(LatencyStore(db), [part(name, at, [1.0]) for name in names for at in (NOON, NOON + 3_600)])
+    await stand_at(sql, NOON + 10)
+    for over in ("1 minute", "10 minutes", "1 day"):
+        assert await sql.fetchval("select count from pipeline.timing_totals('s1', $1::text::interval)", over) == 1
+        assert await sql.fetchval("select sum(count) from pipeline.latency($1::text::interval)", over) == 9
+    await stand_at(sql, NOON + 3_610)
+    assert await sql.fetchval("select count from pipeline.timing_totals('s1', '2 hours')") == 2
+
+
+async def test_a_step_that_no_number_holds_is_refused_with_the_reason(sql: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="does not fit"):
+        await sql.fetch("select * from pipeline.timing_history('s', '1 hour', '1000 years')")
