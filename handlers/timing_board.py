@@ -3,12 +3,15 @@
 Owns: how often they are read, and how much of them. Must not know SQL or how a percentile is computed.
 
 Reading them costs the database up to a tenth of a second where 500 queries are timed by several processes, so it
-is only done while somebody asks for the status. What is shown is at most STATUS_SECONDS and a window old.
+is only done while somebody asks for the status. What is shown is at most FRESH_SECONDS and a window old: then it
+is not known any more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import structlog
 
@@ -19,6 +22,7 @@ from pipeline.runtime import Health, describe, wait_for
 
 STATUS_SECONDS = 5.0
 WINDOW_SECONDS = 300.0
+FRESH_SECONDS = 30.0
 ASKED_SECONDS = 120.0  # longer than the pause between two scrapes
 MOST_SERIES = 100  # the busiest; the full list is pipeline.latency()
 MOST_QUERIES = 10
@@ -32,24 +36,26 @@ class TimingBoard:
 
     name = "timing board"
 
-    def __init__(self, views: TimingViews) -> None:
+    def __init__(self, views: TimingViews, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._views = views
+        self._clock = clock
         self._series: tuple[SeriesStatus, ...] = ()
         self._queries: tuple[QueryStatus, ...] = ()
+        self._read_at = 0.0
         self._asked_at: float | None = None
         self._asked = asyncio.Event()
         self._stopping = asyncio.Event()
         self._problem = ""
 
     def series(self) -> tuple[SeriesStatus, ...]:
-        """The busiest series of the last five minutes; empty until it was asked for once."""
-        self._asked_at = asyncio.get_running_loop().time()
+        """The busiest series of the last five minutes; empty while they are not known."""
+        self._asked_at = self._clock()
         self._asked.set()
-        return self._series
+        return self._series if self._is_fresh() else ()
 
     def queries(self) -> tuple[QueryStatus, ...]:
         """The queries that took the most time, likewise."""
-        return self._queries
+        return self._queries if self._is_fresh() else ()
 
     async def refresh(self) -> None:
         """Read both now. Raises our database errors."""
@@ -57,6 +63,7 @@ class TimingBoard:
         queries = await self._views.slow_queries(WINDOW_SECONDS, "total", MOST_QUERIES)
         self._series = tuple(_series(one) for one in series)
         self._queries = tuple(_query(one) for one in queries)
+        self._read_at = self._clock()
 
     async def start(self) -> None:
         """Nothing to get ready."""
@@ -70,7 +77,7 @@ class TimingBoard:
             try:
                 await self.refresh()
                 self._problem = ""
-            except PgreflexError as error:  # what was read stays; the next round tries again
+            except PgreflexError as error:  # what was read stays for a while; the next round tries again
                 if not self._problem:
                     log.warning("timings cannot be read", error=describe(error))
                 self._problem = describe(error)
@@ -83,9 +90,11 @@ class TimingBoard:
     def healthy(self) -> Health:
         return Health(True, self._problem and f"timings cannot be read: {self._problem}")
 
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._read_at < FRESH_SECONDS
+
     def _is_asked_for(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        return self._asked_at is not None and now - self._asked_at < ASKED_SECONDS
+        return self._asked_at is not None and self._clock() - self._asked_at < ASKED_SECONDS
 
 
 def _series(row: SeriesRow) -> SeriesStatus:

@@ -119,7 +119,7 @@ class Reader:
         self._operand = True
         if token.kind is Kind.STRING and last is Kind.STRING:
             return  # 'a', and 'b' on the next line: one string
-        if out and out[-1] == "uescape":
+        if len(out) > 1 and out[-1] == "uescape":
             out.pop()
             return
         if token.kind is Kind.NUMBER and self._signs:

@@ -285,7 +285,7 @@ class Windows:
         try:
             now = self.clock() + self.ahead
             timings = array("d", values)
-            usable = all(0.0 <= ms <= MAX_MS for ms in timings)
+            usable = bool(timings) and all(0.0 <= ms <= MAX_MS for ms in timings)
             if not (usable and now - MAX_LATE_SECONDS <= at < float("inf")):
                 self.reject(len(timings))
                 return False
@@ -301,8 +301,6 @@ class Windows:
         return True
 
     def _count(self, series: Series, start: int, values: array[float], errors: int, rows: int) -> None:
-        if not values:
-            return  # there is no digest of nothing
         part = self._part(series, start)
         part.digest.add_many(values)
         part.errors += errors

@@ -166,6 +166,11 @@ def test_what_the_server_hides_is_a_group_with_that_name(text: str, name: str) -
     assert (fingerprint(text).kind, fingerprint(text).text) == ("unparsable", name)
 
 
+def test_a_beginning_that_belongs_behind_something_is_no_sql() -> None:
+    for text in ("uescape '!'", "uescape", "uescape $1 select"):
+        assert fingerprint(text).kind == "unparsable"
+
+
 def test_a_fingerprint_tells_the_rules_that_made_it_and_stays_what_it_is() -> None:
     one = fingerprint("select * from orders where id in (1, 2)")
     assert one.version == FINGERPRINT_VERSION == 1

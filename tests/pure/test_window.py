@@ -118,8 +118,9 @@ def test_a_time_that_is_none_is_rejected(at: Any) -> None:
 def test_nothing_is_no_timing() -> None:
     windows = Windows(lambda: 1_000.0)
     windows.series("s").add_many([])
-    assert windows.series("s").add_all_at([], 1_000.0)
+    assert not windows.series("s").add_all_at([], 1_000.0)
     assert windows.take(None) == []
+    assert windows.rejected_total == 0
 
 
 def test_what_is_older_than_the_minutes_that_are_kept_is_rejected() -> None:
