@@ -28,14 +28,18 @@ class _Held:
         self.values: Mapping[str, object] | None = None
 
     def gather(self) -> Mapping[str, object]:
-        if self.values is not None:
-            return self.values
-        around = _NONE if self.outer is None else self.outer.gather()
-        found = self.late() if self.late is not None else None
-        values = MappingProxyType({**around, **(found or {}), **self.own})
-        known = self.late is None or found is not None
-        if known and (self.outer is None or self.outer.values is not None):
-            self.values = values
+        unknown: list[_Held] = []
+        held: _Held | None = self
+        while held is not None and held.values is None:
+            unknown.append(held)
+            held = held.outer
+        values, known = _NONE if held is None or held.values is None else held.values, True
+        for one in reversed(unknown):
+            found = one.late() if one.late is not None else None
+            values = MappingProxyType({**values, **(found or {}), **one.own})
+            known = known and (one.late is None or found is not None)
+            if known:
+                one.values, one.outer = values, None
         return values
 
 
@@ -56,7 +60,10 @@ def labelled(labels: Mapping[str, object], *, late: Late | None = None) -> Itera
 
     late: further ones; asked whenever the labels are wanted, until it knows them. Must not raise.
     """
-    token = _held.set(_Held(labels, _held.get(), late))
+    outer = _held.get()
+    if outer is not None and outer.outer is not None:
+        outer.gather()  # a task that starts the next one inside would keep all that were before it
+    token = _held.set(_Held(labels, outer, late))
     try:
         yield
     finally:

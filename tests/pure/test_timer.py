@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 import pipeline
 from pipeline.app import timing
+from pipeline.core import timing_context
 from pipeline.core.timing_context import current_labels, labelled
 from pipeline.core.window import Windows
 
@@ -119,6 +121,23 @@ def test_labels_may_be_left_in_another_context_than_they_were_entered_in() -> No
     threading.Thread(target=block.__enter__).start()
     block.__exit__(None, None, None)
     assert current_labels() == {}
+
+
+def test_labels_nest_as_deeply_as_tasks_that_start_the_next_one_make_them() -> None:
+    known: list[dict[str, object]] = []
+    with ExitStack() as blocks:
+        blocks.enter_context(labelled({}, late=lambda: known[0] if known else None))
+        for turn in range(1_200):
+            blocks.enter_context(labelled({"turn": turn, f"first{turn % 2}": turn}))
+        assert current_labels() == {"turn": 1_199, "first0": 1_198, "first1": 1_199}
+        known.append({"route": "/x"})
+        assert current_labels()["route"] == "/x"
+        for turn in range(3):
+            blocks.enter_context(labelled({"turn": turn}))
+        inner = timing_context._held.get()
+        assert inner is not None
+        assert inner.outer is not None
+        assert inner.outer.outer is None, "what is known needs no more of the outside"
 
 
 def test_a_label_that_is_known_later_reaches_those_who_ask_later_also_inside_of_further_labels() -> None:
