@@ -68,7 +68,8 @@ def usable(name: str, labels: Mapping[str, object] | None, source: str) -> tuple
 def _label(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return msgspec.json.encode(value).decode()
+    text = msgspec.json.encode(value).decode()
+    return text[1:-1] if text[0] == '"' else text  # what JSON has no type of its own for, as dates and UUIDs
 
 
 def _short(text: str, unusable: re.Pattern[str], longest: int = MAX_NAME) -> str:

@@ -202,8 +202,10 @@ class Windows:
         Where several sources use one name and the same labels, they share the series of the first.
         """
         try:
-            live = self._lives.get(series_name(name, labels) if labels else name)
-            if live is not None:
+            text = series_name(name, labels) if labels else name
+            # With marks of its own a text may be that of another series, which `usable` keeps apart.
+            plain = text.count('"') == 2 * len(labels) if labels else "{" not in text
+            if plain and (live := self._lives.get(text)) is not None:
                 return live
             series, cut = usable(name, labels, source)
         except Exception:  # no text, no mapping, or values that fail

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+from datetime import date
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -167,6 +169,32 @@ def test_what_would_make_the_name_of_a_series_ambiguous_is_replaced() -> None:
     windows, _clock = windows_at()
     live = windows.series('a{b="c"}\n', {'k",l="': 'say "x"', "route": "/orders/{id}"})
     assert live.series.text == 'a_b=_c___{k__l__="say _x_",route="/orders/{id}"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "meant"),
+    [
+        ("n", {"x": 'a",y="b'}, 'n{x="a_,y=_b"}'),
+        ("n", {'x="a",y': "b"}, 'n{x__a__y="b"}'),
+        ('n{x="a",y="b"}', None, "n_x=_a_,y=_b__"),
+        ('n{x="a",y', {"": ""}, "n_x=_a_,y"),
+    ],
+)
+def test_no_label_reaches_the_series_of_others(name: str, labels: dict[str, str] | None, meant: str) -> None:
+    windows, _clock = windows_at()
+    windows.series("n", {"x": "a", "y": "b"}).add(1)
+    windows.series(name, labels).add(2)
+    assert {part.series.text for part in windows.take(None)} == {'n{x="a",y="b"}', meant}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(UUID(int=5), str(UUID(int=5))), (date(2026, 1, 2), "2026-01-02"), (True, "true"), ([1], "[1]")],
+)
+def test_a_label_of_any_kind_has_a_text(value: object, text: str) -> None:
+    windows, _clock = windows_at()
+    assert windows.series("a", {"k": value}) is windows.series("a", {"k": text})
+    assert windows.series("a", {"k": value}).series.labels == {"k": text}
 
 
 def test_rows_of_a_timing_that_is_just_being_added_are_kept() -> None:
