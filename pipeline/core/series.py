@@ -42,6 +42,11 @@ def series_name(name: str, labels: Mapping[str, object] | None = None) -> str:
     return f"{name}{{{inner}}}"
 
 
+def is_plain(text: str, labels: Mapping[str, object] | None) -> bool:
+    """Whether a name of series_name has no marks but its own; otherwise it may be that of another series too."""
+    return text.count('"') == 2 * len(labels) if labels else "{" not in text
+
+
 def usable(name: str, labels: Mapping[str, object] | None, source: str) -> tuple[Series, int]:
     """A series as it can be stored, and how many of its texts had to be cut or left out.
 

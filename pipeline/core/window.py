@@ -28,7 +28,7 @@ from threading import RLock
 
 from pipeline.core.digest import Digest
 from pipeline.core.part import BASE_SECONDS, KEEP_SECONDS, LEVELS, Part, window_start
-from pipeline.core.series import Series, series_name, usable
+from pipeline.core.series import Series, is_plain, series_name, usable
 from pipeline.core.status import TimingsStatus
 
 __all__ = [
@@ -46,7 +46,6 @@ BATCH = 512  # values of a series that wait for its digest: 4 KB
 LARGE_BATCH = 4_096  # where there are few series; folding then costs half as much for each value
 BUFFERED = 1_000_000  # values that wait in all series together, as long as BATCH allows it: 8 MB
 FOLD = 50
-
 
 _NOTHING = Series("", "", "")
 
@@ -203,9 +202,8 @@ class Windows:
         """
         try:
             text = series_name(name, labels) if labels else name
-            # With marks of its own a text may be that of another series, which `usable` keeps apart.
-            plain = text.count('"') == 2 * len(labels) if labels else "{" not in text
-            if plain and (live := self._lives.get(text)) is not None:
+            live = self._lives.get(text)
+            if live is not None and is_plain(text, labels):
                 return live
             series, cut = usable(name, labels, source)
         except Exception:  # no text, no mapping, or values that fail
