@@ -177,6 +177,35 @@ CREATE FUNCTION pipeline.alert_channels() RETURNS TABLE(channel text, kind text,
     order by c.name
 $$;
 
+CREATE FUNCTION pipeline.alert_digests(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer, p_digests boolean) RETURNS TABLE(series text, labels jsonb, count bigint, errors bigint, sum double precision, low double precision, high double precision, lows double precision[], highs double precision[], sizes integer[], centroids bytea)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    v_ids constant int[] := pipeline.alert_series(p_pattern, p_labels, p_sources, p_from);
+    v_level constant int := case
+        when p_seconds % 3600 = 0 then 3600 when p_seconds % 300 = 0 then 300 when p_seconds % 60 = 0 then 60 else 5
+    end;
+begin
+    return query
+    select k.series, k.labels, m.count, m.errors, m.sum, m.low, m.high, m.lows, m.highs, m.sizes, m.centroids
+    from (
+        select t.series, sum(t.count)::bigint as count, sum(t.errors)::bigint as errors,
+            sum(case when t.sum < 1e-290 then 0 else t.sum end) as sum, min(t.low) as low, max(t.high) as high,
+            array_agg(t.low) filter (where p_digests) as lows, array_agg(t.high) filter (where p_digests) as highs,
+            array_agg(cardinality(t.centroids)) filter (where p_digests) as sizes,
+            -- without the 20 bytes of each array's head
+            string_agg(substr(array_send(t.centroids), 21), '') filter (where p_digests) as centroids
+        from pipeline.timing_stored(v_ids, p_from, p_from + make_interval(secs => p_seconds), v_level) as t
+        group by t.series
+    ) as m
+    join pipeline.timing_series as k on k.id = m.series;
+end
+$$;
+
 CREATE FUNCTION pipeline.alert_log(over interval DEFAULT '1 day'::interval, rule text DEFAULT NULL::text, most integer DEFAULT 200) RETURNS TABLE(at timestamp with time zone, rule text, instance text, episode bigint, what text, value double precision, message text, by text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -523,6 +552,18 @@ CREATE FUNCTION pipeline.alert_rules() RETURNS TABLE(name text, origin text, met
     order by r.name
 $$;
 
+CREATE FUNCTION pipeline.alert_series(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array_agg(k.id)
+    from pipeline.timing_series as k
+    where (k.series = p_pattern or (strpos(p_pattern, '%') > 0 and k.series like p_pattern))
+      and k.labels @> p_labels
+      and (p_sources is null or k.source = any(p_sources))
+      and k.last_at >= p_from - interval '65 minutes'
+$$;
+
 CREATE FUNCTION pipeline.alert_test(channel text, by text DEFAULT SESSION_USER) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -560,14 +601,7 @@ CREATE FUNCTION pipeline.alert_timings(p_pattern text, p_labels jsonb, p_sources
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select s.series, s.labels, m.count, m.errors, m.sum, m.high, m.quantiles
-    from (
-        select array_agg(k.id) as ids
-        from pipeline.timing_series as k
-        where (k.series = p_pattern or (strpos(p_pattern, '%') > 0 and k.series like p_pattern))
-          and k.labels @> p_labels
-          and (p_sources is null or k.source = any(p_sources))
-          and k.last_at >= p_from - interval '65 minutes'
-    ) as f
+    from (select pipeline.alert_series(p_pattern, p_labels, p_sources, p_from) as ids) as f
     cross join lateral (
         select case
             when p_seconds % 3600 = 0 then 3600 when p_seconds % 300 = 0 then 300 when p_seconds % 60 = 0 then 60 else 5
@@ -7854,6 +7888,8 @@ REVOKE ALL ON FUNCTION pipeline.alert_ack(rule text, instance text, note text, b
 
 REVOKE ALL ON FUNCTION pipeline.alert_channels() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipeline.alert_digests(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone, p_seconds integer, p_digests boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipeline.alert_log(over interval, rule text, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.alert_note(rule text, note text, instance text, by text) FROM PUBLIC;
@@ -7867,6 +7903,8 @@ REVOKE ALL ON FUNCTION pipeline.alert_rule_check(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipeline.alert_rule_set(name text, metric text, series text, threshold double precision, comparison text, over interval, need integer, keep_firing integer, hold_max integer, min_samples integer, severity text, message text, enabled boolean, query text, labels jsonb, sources text[], clear_threshold double precision, runbook text, max_instances integer, origin text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.alert_rules() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipeline.alert_series(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipeline.alert_test(channel text, by text) FROM PUBLIC;
 

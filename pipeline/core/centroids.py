@@ -30,6 +30,7 @@ _SINGLE_BITS = 13  # what a mantissa of ten bits leaves of single precision's 23
 _SINGLE_OFFSET = (127 - 22) << 10  # 2 ** -22 has exponent 0 here
 _MEANS = [0.0] + [(_MANTISSA + (code & 1_023)) * 2.0 ** ((code >> 10) + _SCALE) for code in range(1, 65_536)]
 _LARGEST = _MEANS[-1]
+_STORED = _MEANS[_HALF:] + _MEANS[:_HALF]  # by the code as it is stored; Python counts from the end below zero
 
 
 def pack(means: Sequence[float], weights: Sequence[float]) -> list[int]:
@@ -48,7 +49,15 @@ def unpack(numbers: Sequence[int], low: float, high: float) -> tuple[list[float]
     """Means and weights from what `pack` gave; low and high: the exact minimum and maximum."""
     kind, length = numbers[0], len(numbers) - 1
     size = (length, length // 2, length * 2 // 3)[kind]
-    means = [min(max(_MEANS[code + _HALF], low), high) for code in numbers[1 : size + 1]]
+    means = [_STORED[code] for code in numbers[1 : size + 1]]
+    for place, mean in enumerate(means):  # they ascend, so only those at the ends can lie outside
+        if mean >= low:
+            break
+        means[place] = low
+    for place in range(size - 1, -1, -1):
+        if means[place] <= high:
+            break
+        means[place] = high
     rest = numbers[size + 1 :]
     if kind == 0:
         return means, [1.0] * size

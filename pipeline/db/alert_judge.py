@@ -19,11 +19,12 @@ from typing import TypeAlias
 import msgspec
 
 from pipeline.core.alert import State
-from pipeline.core.alert_metric import Reading, Timing, matching, per_minute
+from pipeline.core.alert_metric import Reading, matching, per_minute
 from pipeline.core.alert_rule import Alert, Judged, Look, Rule, clash, due_windows, judge_window, outdated
 from pipeline.core.window import series_name
 from pipeline.db.alert_query import QUERY_SECONDS, run_query
 from pipeline.db.alert_rows import alert_of, labels_of, rule_of, save
+from pipeline.db.alert_timings import PERCENTILES, readings_of
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
 from pipeline.errors import DatabaseUnavailable, PgreflexError, QueryFailed
@@ -122,8 +123,7 @@ class AlertJudge:
             local = self.local.get(rule.metric)
             readings = await local() if local is not None else []
         elif rule.metric.startswith("latency.") and rule.metric != "latency.regression":
-            rows = await self._measure(rule, start)
-            readings = [_timing(one).reading(rule.metric) for one in rows]
+            readings = await readings_of(await self._measure(rule, start), rule.metric)
         else:
             readings = [_reading(one) for one in await self._measure(rule, start)]
         if rule.kind.kind == "counter":
@@ -143,6 +143,8 @@ class AlertJudge:
             labels = msgspec.json.encode(rule.labels).decode()
             sources = None if rule.sources is None else list(rule.sources)
             args = (rule.series, labels, sources, float(start), rule.seconds)
+            if rule.metric != "latency.regression":
+                args = (*args, rule.metric in PERCENTILES)
         elif rule.kind.args == "window":
             args = (float(start + rule.seconds), rule.seconds)
         else:
@@ -200,20 +202,6 @@ async def _apply(connection: Connection, alerts: dict[str, Alert], judged: Seque
         else:
             alerts[one.alert.instance] = one.alert
     return changed
-
-
-def _timing(row: Record) -> Timing:
-    return Timing(
-        row["series"],
-        row["count"],
-        row["errors"],
-        row["mean"],
-        row["p50"],
-        row["p95"],
-        row["p99"],
-        row["max"],
-        labels_of(row["labels"]),
-    )
 
 
 def _reading(row: Record) -> Reading:

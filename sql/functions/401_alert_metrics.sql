@@ -39,9 +39,24 @@ as $$
         ('sql', 'query', '', 'what a query of one''s own returns')
 $$;
 
--- One row for each series that matches and has timings in the window of p_seconds that begins at p_from: what every timing
--- metric is made of. p_pattern: a series, or with % a LIKE pattern. p_labels: what the labels have to contain.
--- p_sources: null for all. The coarsest parts that fit into the window are read.
+-- The series that a rule means and that may have timings since p_from. p_pattern: a series, or with % a LIKE pattern.
+-- p_labels: what the labels have to contain. p_sources: null for all.
+create or replace function pipeline.alert_series(p_pattern text, p_labels jsonb, p_sources text[], p_from timestamptz)
+returns int[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select array_agg(k.id)
+    from pipeline.timing_series as k
+    where (k.series = p_pattern or (strpos(p_pattern, '%') > 0 and k.series like p_pattern))
+      and k.labels @> p_labels
+      and (p_sources is null or k.source = any(p_sources))
+      and k.last_at >= p_from - interval '65 minutes'
+$$;
+revoke execute on function pipeline.alert_series(text, jsonb, text[], timestamptz) from public;
+
+-- One row for each of these series that has timings in the window of p_seconds that begins at p_from. The coarsest parts that
+-- fit into the window are read.
 create or replace function pipeline.alert_timings(
     p_pattern text, p_labels jsonb, p_sources text[], p_from timestamptz, p_seconds int
 ) returns table (
@@ -52,14 +67,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     select s.series, s.labels, m.count, m.errors, m.sum, m.high, m.quantiles
-    from (
-        select array_agg(k.id) as ids
-        from pipeline.timing_series as k
-        where (k.series = p_pattern or (strpos(p_pattern, '%') > 0 and k.series like p_pattern))
-          and k.labels @> p_labels
-          and (p_sources is null or k.source = any(p_sources))
-          and k.last_at >= p_from - interval '65 minutes'
-    ) as f
+    from (select pipeline.alert_series(p_pattern, p_labels, p_sources, p_from) as ids) as f
     cross join lateral (
         select case
             when p_seconds % 3600 = 0 then 3600 when p_seconds % 300 = 0 then 300 when p_seconds % 60 = 0 then 60 else 5
@@ -71,3 +79,40 @@ as $$
     join pipeline.timing_series as s on s.id = m.grp
 $$;
 revoke execute on function pipeline.alert_timings(text, jsonb, text[], timestamptz, int) from public;
+
+-- The same with the digests themselves, where p_digests: for many series the caller reads them faster. lows, highs, sizes: of
+-- each digest, and how many numbers it has; centroids: these numbers, in the binary form of the elements of an array.
+create or replace function pipeline.alert_digests(
+    p_pattern text, p_labels jsonb, p_sources text[], p_from timestamptz, p_seconds int, p_digests bool
+) returns table (
+    series text, labels jsonb, count bigint, errors bigint, sum double precision, low double precision, high double precision,
+    lows double precision[], highs double precision[], sizes int[], centroids bytea
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_custom_plan  -- a plan for ten series takes four times as long for ten thousand
+as $$
+#variable_conflict use_column
+declare
+    v_ids constant int[] := pipeline.alert_series(p_pattern, p_labels, p_sources, p_from);
+    v_level constant int := case
+        when p_seconds % 3600 = 0 then 3600 when p_seconds % 300 = 0 then 300 when p_seconds % 60 = 0 then 60 else 5
+    end;
+begin
+    return query
+    select k.series, k.labels, m.count, m.errors, m.sum, m.low, m.high, m.lows, m.highs, m.sizes, m.centroids
+    from (
+        select t.series, sum(t.count)::bigint as count, sum(t.errors)::bigint as errors,
+            sum(case when t.sum < 1e-290 then 0 else t.sum end) as sum, min(t.low) as low, max(t.high) as high,
+            array_agg(t.low) filter (where p_digests) as lows, array_agg(t.high) filter (where p_digests) as highs,
+            array_agg(cardinality(t.centroids)) filter (where p_digests) as sizes,
+            -- without the 20 bytes of each array's head
+            string_agg(substr(array_send(t.centroids), 21), '') filter (where p_digests) as centroids
+        from pipeline.timing_stored(v_ids, p_from, p_from + make_interval(secs => p_seconds), v_level) as t
+        group by t.series
+    ) as m
+    join pipeline.timing_series as k on k.id = m.series;
+end
+$$;
+revoke execute on function pipeline.alert_digests(text, jsonb, text[], timestamptz, int, bool) from public;
