@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache bench-timings bench-alerts chaos-jobs check-pool clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache bench-timings bench-alerts chaos-jobs check-pool check-delivery clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ chaos-jobs: $(READY)  ## Kill, stop and cut whatever the job queue stands on, an
 
 check-pool: $(READY)  ## Let 200 clients do everything wrong with a pool of 10, for a minute; BENCH=quick ends within half of one
 	@$(BIN)/python -m bench.pool_check
+
+check-delivery: $(READY)  ## Tell alerts to a receiver that is away for ten minutes, and kill the daemon; BENCH=quick ends within one
+	@$(BIN)/python -m bench.delivery
 
 check-freshness: $(READY)  ## Judge every cached read while everything breaks, for ten minutes; FRESHNESS=quick ends within one
 	@$(BIN)/python -m bench.freshness

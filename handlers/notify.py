@@ -41,7 +41,7 @@ REST = 4  # times as long as a round took, nothing more is looked at
 ELSEWHERE_SECONDS = 5.0  # until another process may have taken a job for a channel that this one lacks
 PRUNE_SECONDS = 600.0
 SEND_SECONDS = 40.0
-BACKOFF = Backoff(first=1, longest=300)
+BACKOFF = Backoff(first=1, longest=60)
 GIVE_UP_SECONDS = 86_400.0
 
 log = structlog.get_logger("pgreflex.notify")

@@ -195,11 +195,12 @@ def _problems(error: ValidationError, given: Mapping[str, Given]) -> list[str]:
         path = ".".join(str(part) for part in detail["loc"])
         key = next((key for key in given if path == key or path.startswith(f"{key}.")), path)
         one = given.get(key)
+        named = path if key == "alerts.channels" else key
         where = f" ({one.source})" if one else ""
         got = "" if one is None or is_secret(key) else f", not {sources.quoted(one.value)}"
         length = detail.get("ctx", {}).get("min_length", 1)
         wanted = _wanted(detail) if length == 1 else f"at least {length} characters long"
-        lines.append(f"{key}{where} should be {wanted}{got}")
+        lines.append(f"{named}{where} should be {wanted}{got}")
     return lines
 
 

@@ -2140,7 +2140,7 @@ CREATE FUNCTION pipeline.enqueue_notification(p_id uuid, p_channel text) RETURNS
     AS $$
     select pipeline.enqueue(
         'pgreflex.notify', jsonb_build_object('notification', p_id, 'channel', p_channel), queue => 'pgreflex.alerts',
-        max_attempts => 1000, key => 'pgreflex.notify:' || p_channel
+        max_attempts => 10000, key => 'pgreflex.notify:' || p_channel
     )
 $$;
 

@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select pipeline.enqueue(
         'pgreflex.notify', jsonb_build_object('notification', p_id, 'channel', p_channel), queue => 'pgreflex.alerts',
-        max_attempts => 1000, key => 'pgreflex.notify:' || p_channel
+        max_attempts => 10000, key => 'pgreflex.notify:' || p_channel
     )
 $$;
 revoke execute on function pipeline.enqueue_notification(uuid, text) from public;

@@ -304,6 +304,47 @@ def test_what_is_no_encryption_key_is_refused_without_being_repeated(tmp_path: P
     assert "hunter2" not in told
 
 
+def test_channels_are_tables_or_a_json_object_and_their_secrets_are_not_shown(tmp_path: Path) -> None:
+    toml = """
+        [alerts.channels.ops]
+        type = "webhook"
+        url = "https://s3cret"
+        match = [{ rule = "slow*", "label.team" = "ops" }]
+        [alerts.channels.page]
+        type = "command"
+        command = ["page", "--now"]
+        interval = 5
+    """
+    loaded = given(tmp_path, toml)
+    assert [str(one) for one in loaded.config.alerts.channels.values()] == ["webhook", "command"]
+    assert loaded.config.alerts.channels["ops"].match == ({"rule": "slow*", "label.team": "ops"},)
+    assert loaded.config.alerts.channels["page"].interval == 5
+    assert shown(loaded)["alerts.channels"][0] == "ops:webhook,page:command"
+    assert "s3cret" not in repr(loaded.config)
+    loaded = given(tmp_path, PGREFLEX_ALERTS_CHANNELS='{"l": {"type": "log"}}')
+    assert shown(loaded)["alerts.channels"][0] == "l:log"
+
+
+@pytest.mark.parametrize(
+    ("channel", "reason"),
+    [
+        ("type = 'pager'", "alerts.channels.ops.type"),
+        ("type = 'webhook'", "given url, which the type webhook needs"),
+        ("type = 'email'\nhost = 'h'", "given sender and to, which the type email needs"),
+        ("type = 'slack'\nurl = 's3cret'\nport = 1", "without port, which the type slack does not have"),
+        ("type = 'log'\nmatch = [{ state = 's3cret' }]", "there is no attribute state"),
+        ("type = 'log'\nnonsense = 's3cret'", "alerts.channels.ops.nonsense"),
+        ("type = 'log'\ninterval = -1", "alerts.channels.ops.interval"),
+    ],
+)
+def test_a_channel_that_cannot_be_meant_is_refused_and_what_is_wrong_is_named(
+    channel: str, reason: str, tmp_path: Path
+) -> None:
+    told = refused(tmp_path, f"[alerts.channels.ops]\n{channel}\n")
+    assert reason in told
+    assert "s3cret" not in told
+
+
 def test_rules_of_alerts_are_tables_or_a_json_array(tmp_path: Path) -> None:
     rules = "[[alerts.rules]]\nname = 'a'\nquery = 'select 1'\n[[alerts.rules]]\nname = 'b'\n"
     toml = f"[alerts]\nwebhook_secret = 's'\n\n{rules}"
