@@ -37,7 +37,7 @@ _PLAIN = words(
     ALIAS FROMEXPR JOINEXPR RANGETBLREF TARGETENTRY VAR PARAM GROUPINGFUNC GROUPINGSET SUBLINK BOOLEXPR NULLTEST
     BOOLEANTEST SUBSCRIPTINGREF NAMEDARGEXPR FIELDSELECT RELABELTYPE ARRAYCOERCEEXPR CONVERTROWTYPEEXPR COLLATEEXPR
     COLLATE CASEEXPR CASE CASEWHEN WHEN CASETESTEXPR ARRAYEXPR ARRAY ROWEXPR ROW COALESCEEXPR COALESCE MINMAXEXPR
-    MINMAX COERCETODOMAIN COERCETODOMAINVALUE COMMONTABLEEXPR CTESEARCHCLAUSE CTECYCLECLAUSE SETOPERATIONSTMT
+    MINMAX COERCETODOMAINVALUE COMMONTABLEEXPR CTESEARCHCLAUSE CTECYCLECLAUSE SETOPERATIONSTMT
     RANGETBLFUNCTION XMLEXPR JSONFORMAT JSONRETURNING JSONVALUEEXPR JSONCONSTRUCTOREXPR JSONISPREDICATE
     """
 )
@@ -61,13 +61,15 @@ _CLOCK_WORDS = re.compile(r"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])|
 
 class Reads(msgspec.Struct):
     """What trees refer to, by number: relations with the columns read of each (0 is the whole row), functions,
-    operators, and the types whose text form is read when the query runs.
+    operators, and the types whose text form is read when the query runs. domains: whether values become those of a
+    domain, whose checks are not followed.
     """
 
     relations: defaultdict[int, set[int]] = msgspec.field(default_factory=lambda: defaultdict(set))
     functions: set[int] = msgspec.field(default_factory=set)
     operators: set[int] = msgspec.field(default_factory=set)
     parsed_types: set[int] = msgspec.field(default_factory=set)
+    domains: bool = False
 
 
 def add_reads(reads: Reads, tree: Item, *, source: str | None, view: int = 0) -> None:
@@ -90,6 +92,8 @@ def _look(reads: Reads, node: Node, source: str | None, view: int) -> None:
         reads.functions |= {node.number("startInRangeFunc"), node.number("endInRangeFunc")} - {0}
     elif tag == "COERCEVIAIO":
         reads.parsed_types.add(node.number("resulttype"))
+    elif tag == "COERCETODOMAIN":
+        reads.domains = True
     elif tag == "CONST":
         _constant(node, source)
     elif tag in ("RANGETBLENTRY", "RTE"):

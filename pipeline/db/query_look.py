@@ -43,13 +43,16 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Look:
-    """Gathers what a query depends on. path: the session's search_path."""
+    """Gathers what a query depends on. path: the session's search_path. domains: whether it makes values of a
+    domain, whose checks are not followed: they decide nothing but whether there is a result.
+    """
 
     def __init__(self, connection: Connection, *, path: str) -> None:
         self._connection = connection
         self._path = path
         self._columns: dict[int, set[int]] = {}  # of tables
         self._definitions: dict[int, Item] = {}  # of views
+        self.domains = False
         self._bodies: list[Item] = []
         self._seen: set[tuple[str, int, str]] = set()
 
@@ -115,6 +118,7 @@ class Look:
         """
         reads = Reads()
         add_reads(reads, tree, source=source, view=view)
+        self.domains |= reads.domains
         for relation in await self._rows(Relation, "cache/relations", [*reads.relations]):
             check_relation(relation)
             if relation.definition is None:

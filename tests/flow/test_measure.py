@@ -47,6 +47,7 @@ ESCAPES = {
     "select ticket from sneaky": "volatile",
     "select reads()": "volatile",
     "select * from orders where id === 1": "volatile",
+    "select id::drawing from orders": "domain",
     "select now()": "clock",
     "select * from pg_class": "system catalog",
     "select last_value from tickets": "sequence",
@@ -65,6 +66,8 @@ create view sneaky as select nextval('tickets') as ticket;
 create function reads() returns bigint language sql stable as $$ select nextval('tickets') $$;
 create function same(int, int) returns bool language sql volatile as $$ select nextval('tickets') > 0 $$;
 create operator === (function = same, leftarg = int, rightarg = int);
+create function draw() returns bool language sql volatile as $$ select nextval('tickets') > 0 $$;
+create domain drawing as int check (draw());
 create function dblink_exec(text, text) returns text language sql as $$ select 'done' $$;
 create foreign data wrapper w; create server far_server foreign data wrapper w;
 create foreign table far (id int) server far_server;
