@@ -17,7 +17,7 @@ one message that says how things are.
 Held back means silenced, inhibited, in a maintenance window or acknowledged. It never changes the state, and
 when it ends while the alert still fires, the alert is untold and is told then. A group is told at once the first
 time, and again no sooner than `interval` after the last time, so that a wave becomes two messages and not a
-hundred.
+hundred; but that all of it is over is told at once.
 
 Tokens bound how many notifications a channel gets: `burst` at once, one more every `every` seconds. When there
 are fewer tokens than groups to tell, the last token takes all groups that are left, as one digest; with none,
@@ -83,11 +83,12 @@ def flush(
 ) -> Flush | None:
     """What to tell of one group, or None.
 
-    new: what fires, is not held back and was not told. over: what was told that it fires, and does no longer. due:
-    what fires, is not held back and was told longer ago than `repeat`. told_at: when the group was told last.
+    new: what fires, is not held back and was not told. over: what was told that it fires, and does no longer;
+    within `interval` of the last time only when nothing of the group fires that was told. due: what fires, is
+    not held back and was told longer ago than `repeat`. told_at: when the group was told last.
     """
     if new or over:
-        if told_at is not None and now < told_at + pace.interval:
+        if new and told_at is not None and now < told_at + pace.interval:
             return None
         return Flush(group, "new" if new else "resolved", tuple(new), tuple(over))
     return Flush(group, "repeat", tuple(due), ()) if due else None

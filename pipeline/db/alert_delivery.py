@@ -101,7 +101,8 @@ class DeliveryStore:
         groups = await connection.fetch(statement("delivery/groups"), channel)
         told_at = {group["name"]: group["told_at"] for group in groups}
         open_ = [group["name"] for group in groups if group["open"]]
-        waiting = open_ + [name for name, at in told_at.items() if at is not None and now < at + pace.interval]
+        lately = [name for name, at in told_at.items() if at is not None and now < at + pace.interval]
+        waiting = open_ + lately
         holds = await holds_of(lambda name, *args: connection.fetch(statement(name), *args), now)
         untold: list[Alert] = []
         passed: list[Alert] = []
@@ -119,7 +120,7 @@ class DeliveryStore:
                 again.append(alert)
             if len(again) >= MOST:
                 break
-        over = await connection.fetch(statement("delivery/over"), channel, waiting, MOST)
+        over = await connection.fetch(statement("delivery/over"), channel, open_, lately, MOST)
         await self._pass(connection, channel, passed)
         return Look(now, row["tokens"], row["refilled_at"], untold, [_told(one) for one in over], again, told_at)
 

@@ -43,7 +43,7 @@ OVER = told("a", "3")
         ([A], [], [], 29, None),
         ([A], [OVER], [], None, "new"),
         ([], [OVER], [], 30, "resolved"),
-        ([], [OVER], [], 29, None),
+        ([], [OVER], [], 29, "resolved"),
         ([], [], [B], 0, "repeat"),
         ([A], [], [B], 29, None),
         ([A], [], [B], 30, "new"),

@@ -108,6 +108,19 @@ async def test_an_alert_that_flaps_is_told_each_time_and_one_that_came_and_went_
     assert await desk.told(after=31) == [("new", "firing", "a")], "another episode"
 
 
+async def test_that_all_of_a_rule_is_over_is_told_at_once_and_a_part_of_it_with_the_interval(desk: Desk) -> None:
+    await desk.raise_("a", n="1")
+    await desk.raise_("a", n="2")
+    assert await desk.told() == [("new", "firing", "a")] * 2
+    await desk.resolve("a", n="1")
+    assert await desk.told(after=1) == []
+    await desk.resolve("a", n="2")
+    assert await desk.told() == [("resolved", "resolved", "a")] * 2
+    await desk.raise_("a", n="1")
+    assert await desk.told(after=29) == []
+    assert await desk.told(after=1) == [("new", "firing", "a")]
+
+
 @pytest.mark.parametrize(
     ("hold", "end"),
     [
