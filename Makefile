@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache bench-timings bench-alerts chaos-jobs check-pool check-delivery clean
+.PHONY: help setup run test check format schema lock check-jobs-model check-jobs-bugs check-tags check-freshness check-freshness-bugs bench-feed bench-jobs bench-cache bench-timings bench-alerts try-alerts chaos-jobs check-pool check-delivery clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ bench-timings: $(READY)  ## Measure what timing costs, takes in and keeps; BENCH
 
 bench-alerts: $(READY)  ## Measure what alerts cost and how soon they are told; BENCH=quick ends within a minute
 	@$(BIN)/python -m bench.alerts
+
+try-alerts: $(READY)  ## See an alert go from a held lock to a webhook and back, on pgbench; takes a minute
+	@$(BIN)/python -m bench.alerts_tour
 
 chaos-jobs: $(READY)  ## Kill, stop and cut whatever the job queue stands on, and check it; CHAOS=quick ends within a minute
 	@$(BIN)/python -m bench.chaos_jobs
