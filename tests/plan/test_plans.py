@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.db.feed import FollowerSession, LeaderSession
 from pipeline.db.statements import statements
+from tests.plan.test_alert_view_plans import VIEWS
 from tests.statements_kit import named_indexes, plan_of
 
 GENERIC = {"plan_cache_mode": "force_generic_plan"}
@@ -72,7 +73,7 @@ async def test_a_statement_uses_the_indexes_that_it_names(
 def test_every_statement_that_names_an_index_is_planned_by_a_test() -> None:
     named = {name for name in statements() if named_indexes(name)}
     # those of the queue have tests of their own, which take every state of its tables
-    assert {name for name in named if not name.startswith("jobs/")} == set(SENDERS)
+    assert {name for name in named if not name.startswith("jobs/")} == {*SENDERS, *VIEWS}
 
 
 async def test_every_index_that_a_statement_names_exists(sql: asyncpg.Connection) -> None:
