@@ -7,6 +7,7 @@ machine, or how a statement is sent. pipeline.alert_metrics() tells users the sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from pipeline.core.window import series_name
 
 MAX_INSTANCE = 1_000  # characters of the labels, as in raise_alert
+MAX_INSTANCE_BYTES = 1_200  # an index of Postgres takes 2,700, of which a rule's name may need 800
 MAX_DETAIL = 1_000
 
 Kind: TypeAlias = Literal["timing", "gauge", "counter", "local", "query"]
@@ -92,7 +94,15 @@ class Timing(msgspec.Struct, frozen=True):
         """The figure that `latency.<name>` names."""
         name = metric.removeprefix("latency.")
         value = self.errors / self.count if name == "error_rate" else float(getattr(self, name))
-        return Reading(self.series, value, self.labels, self.count)
+        return Reading(instance_name(self.series), value, self.labels, self.count)
+
+
+def instance_name(text: str) -> str:
+    """The name of an instance: its series, or its labels as one text; one that is too long gets a hash for its end."""
+    if len(text) <= MAX_INSTANCE_BYTES // 4 or len(text.encode()) <= MAX_INSTANCE_BYTES:
+        return text
+    mark = blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{text.encode()[: MAX_INSTANCE_BYTES - 17].decode(errors='ignore')}~{mark}"
 
 
 def reading_of(row: Mapping[str, object]) -> Reading:
@@ -108,7 +118,7 @@ def reading_of(row: Mapping[str, object]) -> Reading:
     if len(instance) > MAX_INSTANCE:
         raise ValueError(f"the labels of a row are longer than {MAX_INSTANCE} characters")
     return Reading(
-        instance, None if value is None else float(value), labels, detail=label_text(detail)[:MAX_DETAIL]
+        instance_name(instance), None if value is None else float(value), labels, detail=label_text(detail)[:MAX_DETAIL]
     )
 
 

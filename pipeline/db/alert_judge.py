@@ -19,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from pipeline.core.alert import State
-from pipeline.core.alert_metric import Reading, matching, per_minute
+from pipeline.core.alert_metric import Reading, instance_name, matching, per_minute
 from pipeline.core.alert_rule import Alert, Judged, Look, Rule, clash, due_windows, judge_window, outdated
 from pipeline.core.window import series_name
 from pipeline.db.alert_query import QUERY_SECONDS, run_query
@@ -207,4 +207,4 @@ async def _apply(connection: Connection, alerts: dict[str, Alert], judged: Seque
 def _reading(row: Record) -> Reading:
     labels = labels_of(row["labels"])
     instance = row["series"] if "series" in row.keys() else series_name("", labels)  # noqa: SIM118
-    return Reading(instance, row["value"], labels, row["samples"], row["detail"])
+    return Reading(instance_name(instance), row["value"], labels, row["samples"], row["detail"])

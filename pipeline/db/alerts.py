@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline.core.alert import NEVER
+from pipeline.core.alert_metric import instance_name
 from pipeline.core.alert_rule import Alert, Judged, end, signal
 from pipeline.core.status import AlertCount, AlertingStatus, ChannelStatus
 from pipeline.core.window import series_name
@@ -103,4 +104,5 @@ class AlertStore:
 
 def _key(message: Record) -> tuple[str, str]:
     instance = message["instance"]  # a message from before an upgrade has its name already
-    return message["name"], series_name("", labels_of(message["labels"])) if instance is None else instance
+    text = series_name("", labels_of(message["labels"])) if instance is None else instance
+    return message["name"], instance_name(text)

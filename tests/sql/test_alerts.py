@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any
 
 import asyncpg
 import pytest
 
+from pipeline.core.alert_metric import MAX_INSTANCE_BYTES
 from pipeline.db.alert_judge import AlertJudge
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
@@ -406,3 +408,20 @@ async def test_labels_of_any_json_name_an_instance_and_none_stops_the_inbox(
     for refused in ("null", "[]", '"x"', '{"a": "' + "x" * 1_000 + '"}'):
         with pytest.raises(asyncpg.InvalidParameterValueError):
             await sql.execute("select pipeline.raise_alert('odd', 'x', labels => $1)", refused)
+
+
+async def test_labels_too_long_for_an_index_keep_no_other_alert_from_being_taken_in(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    letters = random.Random(1)
+    long = ["".join(chr(letters.randrange(0x4E00, 0x9FFF)) for _ in range(950)) + end for end in ("a", "b")]
+    for text in long:
+        labels = json.dumps({"who": text}, ensure_ascii=False)
+        await sql.execute("select pipeline.raise_alert($1, 'x', labels => $2)", "名" * 200, labels)
+    await sql.execute("select pipeline.raise_alert('good', 'x')")
+    await judge_all(dsn)
+    rows = await sql.fetch("select instance, labels ->> 'who' as who from pipeline.alert_state where rule <> 'good'")
+    assert sorted(row["who"] for row in rows) == long
+    assert max(len(row["instance"].encode()) for row in rows) <= MAX_INSTANCE_BYTES
+    assert await sql.fetchval("select count(*) from pipeline.alert_state where rule = 'good'") == 1
+    assert await sql.fetchval("select count(*) from pipeline.alert_inbox") == 0
