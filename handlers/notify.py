@@ -115,6 +115,8 @@ class Notifier:
         """The task: tell one channel one notification. Raises Retry, Snooze and Discard."""
         target = self._targets.get(channel)
         if target is None:
+            if not await self._store.waits(notification):
+                return  # the channel was forgotten, and the notification with it
             raise Snooze(ELSEWHERE_SECONDS, f"this process has no channel {channel}")
         outgoing = await self._store.take(notification)
         if outgoing is None:

@@ -52,11 +52,14 @@ class Notify:
     async def send(self, notification: Notification) -> None:
         fitting = notification
         while len(body := msgspec.json.encode(fitting)) > MOST_BYTES:
-            fitting = msgspec.structs.replace(fitting, alerts=fitting.alerts[: len(fitting.alerts) // 2])
-            if not fitting.alerts:
-                fitting = msgspec.structs.replace(fitting, groups=fitting.groups[:10], runbooks={})
-                body = msgspec.json.encode(fitting)
-                break
+            alerts, groups = fitting.alerts, fitting.groups
+            fitting = msgspec.structs.replace(
+                fitting,
+                alerts=alerts[: len(alerts) // 2],
+                groups=groups if alerts else groups[: len(groups) // 2],
+                more_groups=fitting.more_groups + (0 if alerts else len(groups) - len(groups) // 2),
+                runbooks=fitting.runbooks if alerts else {},
+            )
         await self._notify(body.decode())
 
 

@@ -71,6 +71,11 @@ def key_of(alert: Alert) -> Key:
     return alert.kind, alert.rule, alert.instance
 
 
+def rests(told_at: float | None, now: float, pace: Pace) -> bool:
+    """Whether a group that was told then has to wait; a clock that was set back keeps none waiting."""
+    return told_at is not None and told_at <= now < told_at + pace.interval
+
+
 def flush(
     group: str,
     *,
@@ -88,7 +93,7 @@ def flush(
     not held back and was told longer ago than `repeat`. told_at: when the group was told last.
     """
     if new or over:
-        if new and told_at is not None and now < told_at + pace.interval:
+        if new and rests(told_at, now, pace):
             return None
         return Flush(group, "new" if new else "resolved", tuple(new), tuple(over))
     return Flush(group, "repeat", tuple(due), ()) if due else None

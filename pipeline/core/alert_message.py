@@ -14,7 +14,7 @@ from pipeline.core.alert_flush import Flush, Told, key_of
 from pipeline.core.alert_rule import Alert
 
 MOST_ALERTS = 50  # that a notification lists, and rules; of the others it has the number
-MOST_TEXT = 3_000  # characters of the text; chats cut longer ones
+MOST_TEXT = 3_000  # characters of the text, and as many of the links of runbooks; chats cut longer ones
 MOST_LINE = 1_000  # and of one alert in it
 
 
@@ -77,7 +77,11 @@ class Notification(msgspec.Struct, frozen=True):
         left = self.firing + self.resolved - len(kept)
         if left:
             kept.append(f"and {left:,} more")
-        kept += [f"{rule}: {link}" for rule, link in sorted(self.runbooks.items())]
+        room = MOST_TEXT
+        for rule, link in sorted(self.runbooks.items()):
+            room -= len(rule) + len(link)
+            if room >= 0:
+                kept.append(f"{rule}: {link}")
         return "\n".join(kept)
 
 

@@ -98,7 +98,7 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 def instance_name(text: str) -> str:
-    """The name of an instance: its series, or its labels as one text; one that is too long gets a hash for its end."""
+    """The name of an instance: its series, or its labels as one text. A hash ends one that is too long."""
     if len(text) <= MAX_INSTANCE_BYTES // 4 or len(text.encode()) <= MAX_INSTANCE_BYTES:
         return text
     mark = blake2b(text.encode(), digest_size=8).hexdigest()
@@ -118,7 +118,10 @@ def reading_of(row: Mapping[str, object]) -> Reading:
     if len(instance) > MAX_INSTANCE:
         raise ValueError(f"the labels of a row are longer than {MAX_INSTANCE} characters")
     return Reading(
-        instance_name(instance), None if value is None else float(value), labels, detail=label_text(detail)[:MAX_DETAIL]
+        instance_name(instance),
+        None if value is None else float(value),
+        labels,
+        detail=label_text(detail)[:MAX_DETAIL],
     )
 
 

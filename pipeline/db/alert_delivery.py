@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from pipeline.core.alert_flush import Pace, Told
+from pipeline.core.alert_flush import Pace, Told, key_of, rests
 from pipeline.core.alert_message import Notification, members, notification
 from pipeline.core.alert_round import Look, Plan, Route, plan_round, sort_out
 from pipeline.core.alert_rule import Alert
@@ -69,8 +69,12 @@ class DeliveryStore:
                 await connection.fetch(statement("delivery/revive"), route.channel)
                 look = await self._look(connection, route, pace, row)
                 plan = plan_round(look, pace)
-                await self._carry_out(connection, route.channel, plan, look.now)
+                await self._carry_out(connection, route.channel, plan, now=look.now, refilled_at=look.refilled_at)
                 return len(plan.notifications)
+
+    async def waits(self, id_: str) -> bool:
+        """Whether there still is a notification to be sent; those of a channel that is forgotten go with it."""
+        return await self._database.fetchval("delivery/waits", id_) is not None
 
     async def take(self, id_: str) -> Outgoing | None:
         """A notification, to be sent now; None when it was told already. Counts the attempt."""
@@ -101,7 +105,7 @@ class DeliveryStore:
         groups = await connection.fetch(statement("delivery/groups"), channel)
         told_at = {group["name"]: group["told_at"] for group in groups}
         open_ = [group["name"] for group in groups if group["open"]]
-        lately = [name for name, at in told_at.items() if at is not None and now < at + pace.interval]
+        lately = [name for name, at in told_at.items() if rests(at, now, pace)]
         waiting = open_ + lately
         holds = await holds_of(lambda name, *args: connection.fetch(statement(name), *args), now)
         untold: list[Alert] = []
@@ -120,9 +124,13 @@ class DeliveryStore:
                 again.append(alert)
             if len(again) >= MOST:
                 break
-        over = await connection.fetch(statement("delivery/over"), channel, open_, lately, MOST)
+        rows = await connection.fetch(statement("delivery/over"), channel, open_, lately, MOST)
         await self._pass(connection, channel, passed)
-        return Look(now, row["tokens"], row["refilled_at"], untold, [_told(one) for one in over], again, told_at)
+        # one that fires again has not ended for the channel, unless it is not told of the new episode
+        fires, ended = {key_of(alert) for alert in untold}, {key_of(alert) for alert in passed}
+        found = [(_told(one), one["again"]) for one in rows]
+        over = [one for one, more in found if one.key not in fires and (not more or one.key in ended)]
+        return Look(now, row["tokens"], row["refilled_at"], untold, over, again, told_at)
 
     async def _pass(self, connection: Connection, channel: str, passed: Sequence[Alert]) -> None:
         if passed:
@@ -133,10 +141,15 @@ class DeliveryStore:
                 [alert.rule for alert in passed],
                 [alert.instance for alert in passed],
                 [alert.life.episode for alert in passed],
+                [alert.severity for alert in passed],
             )
 
-    async def _carry_out(self, connection: Connection, channel: str, plan: Plan, now: float) -> None:
+    async def _carry_out(
+        self, connection: Connection, channel: str, plan: Plan, *, now: float, refilled_at: float
+    ) -> None:
         if not plan.notifications:
+            if refilled_at > now:  # the clock was set back: until it had caught up no token would come
+                await connection.execute(statement("delivery/spend"), channel, plan.tokens)
             return
         names = [one.group for flushes in plan.notifications for one in flushes]
         found = await connection.fetch(statement("delivery/runbooks"), names)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from pipeline.core.alert import State
-from pipeline.core.alert_metric import Reading, instance_name, matching, per_minute
+from pipeline.core.alert_metric import METRICS, Reading, instance_name, matching, per_minute
 from pipeline.core.alert_rule import Alert, Judged, Look, Rule, clash, due_windows, judge_window, outdated
 from pipeline.core.window import series_name
 from pipeline.db.alert_query import QUERY_SECONDS, run_query
@@ -69,6 +69,8 @@ class AlertJudge:
     async def due_rules(self) -> list[DueRule]:
         """The enabled rules of which a window has closed and was not judged; sets `pause`."""
         rows = await self._database.fetch("alerts/rules")
+        if any(row["judged_until"] > row["now"] + row["seconds"] for row in rows):
+            await self._database.execute("alerts/turn_back")
         self.pause = min(map(self._closes_in, rows), default=math.inf)
         return [DueRule(row["id"], row["name"], row["metric"] == "sql") for row in rows if self._due(row)]
 
@@ -84,6 +86,8 @@ class AlertJudge:
             return changed
         rule = rule_of(row)
         windows = self._due(row)
+        if rule.metric not in METRICS:  # a newer version has made it
+            raise QueryFailed(f"this version does not know the metric {rule.metric}")
         for start in windows:
             began = time.monotonic()
             try:
@@ -129,7 +133,7 @@ class AlertJudge:
         if rule.kind.kind == "counter":
             counters = {one.instance: one.value for one in readings if one.value is not None}
             since = None if row["counted_at"] is None else row["now"] - row["counted_at"]
-            known = since is not None and since <= 2.5 * rule.seconds
+            known = since is not None and 0 < since <= 2.5 * rule.seconds
             readings = per_minute(readings, _COUNTERS.decode(row["counters"]), since if known else None)
         readings = matching(readings, rule.labels)
         double = clash(readings)
@@ -179,8 +183,11 @@ class AlertJudge:
         return changed
 
     def _closes_in(self, row: Record) -> float:
-        grace = self._grace if row["metric"].startswith("latency.") else 0.0
-        return float(row["seconds"] - (row["now"] - grace) % row["seconds"])
+        return float(row["seconds"] - (row["now"] - self._grace_of(row)) % row["seconds"])
+
+    def _grace_of(self, row: Record) -> float:
+        """What counts the events of a window waits for those that are committed late."""
+        return self._grace if METRICS.get(row["metric"], METRICS["sql"]).args in ("series", "window") else 0.0
 
     def _due(self, row: Record) -> list[int]:
         seconds = row["seconds"]
@@ -188,7 +195,9 @@ class AlertJudge:
             keep = KEEP_SHORT_SECONDS if seconds < 60 else KEEP_LONG_SECONDS
             return due_windows(row["judged_until"], row["now"], seconds=seconds, grace=self._grace, keep=keep)
         # what is looked at now says nothing of windows before the last
-        return due_windows(row["judged_until"], row["now"], seconds=seconds, grace=0.0, keep=2.0 * seconds)[-1:]
+        return due_windows(
+            row["judged_until"], row["now"], seconds=seconds, grace=self._grace_of(row), keep=2.0 * seconds
+        )[-1:]
 
 
 async def _apply(connection: Connection, alerts: dict[str, Alert], judged: Sequence[Judged]) -> list[Judged]:

@@ -1,8 +1,11 @@
--- prune: forgets channels that no daemon has, what was sent a week ago, silences a week after their end, and what was noted of
--- episodes that are over
+-- prune: forgets channels that no daemon has, with our own alerts on them, what was sent a week ago, silences a week after their
+-- end, and what was noted of episodes that are over
 -- locks: the rows
 with channels as (
     delete from pipeline.alert_channel where seen_at < pipeline.now() - interval '7 days'
+    returning case
+        when problem is not null then pipeline.resolve_alert('pgreflex delivery failed', jsonb_build_object('channel', name))
+    end
 ),
 notifications as (
     delete from pipeline.alert_notification where state <> 'open' and at < pipeline.now() - interval '7 days'

@@ -16,6 +16,7 @@ where s.state = 'firing' and s.rule <> all($2::text[]) and (s.kind, s.rule, s.in
       select
       from pipeline.alert_told as t
       where t.channel = $1 and t.kind = s.kind and t.rule = s.rule and t.instance = s.instance and t.episode = s.episode
+        and (t.change = 'firing' or t.severity = s.severity)
   )
   and not exists (
       select

@@ -110,8 +110,9 @@ async def test_a_metric_of_the_server_fires_when_the_server_is_so(sql: asyncpg.C
     assert await health(sql, "grown") == ("ok", None)
     await sql.execute("create table bulk as select repeat('x', 100) from generate_series(1, 20000)")
     await sql.execute("select nextval('pipeline.alert_losses') from generate_series(1, 10)")
-    await stand_at(sql, begin + 5)
-    await judge_all(dsn)
+    for seconds in (5, 7):  # what counts the events of a window waits for late ones
+        await stand_at(sql, begin + seconds)
+        await judge_all(dsn)
     await other.close()
     found = {row["rule"]: row for row in await sql.fetch("select * from pipeline.alerts()")}
     assert set(found) == {"old", "taken", "aged", "full", "log", "waits", "dead", "grown", "lost"}
@@ -299,3 +300,18 @@ async def test_a_rule_that_is_edited_while_it_is_measured_is_measured_anew(
         assert await judge.judge(rule) == []
         assert await judge.due_rules() == []
     assert await states(sql) == []
+
+
+async def test_a_job_whose_failure_is_committed_late_is_counted_in_its_window(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    await sql.execute("delete from pipeline.alert_rule where name <> 'dead letters'")
+    await stand_at(sql, NOON)
+    await sql.execute("update pipeline.alert_progress set judged_until = pipeline.now()")
+    judged = "select extract(epoch from judged_until)::int from pipeline.alert_progress"
+    await stand_at(sql, NOON + 60)
+    await judge_all(dsn)
+    assert await sql.fetchval(judged) == NOON
+    await stand_at(sql, NOON + 62)
+    await judge_all(dsn)
+    assert await sql.fetchval(judged) == NOON + 60

@@ -352,3 +352,60 @@ async def test_whatever_happens_the_receiver_hears_the_truth_and_nothing_twice(s
     firing = await sql.fetch("select rule, instance, episode from pipeline.alert_state where state = 'firing'")
     assert believes == {(row["rule"], row["instance"]): row["episode"] for row in firing}
     assert len(heard) > 10
+
+
+async def test_a_channel_that_is_told_of_grave_alerts_only_hears_of_one_that_becomes_grave(desk: Desk) -> None:
+    desk.route = Route("ops", ({"severity": "critical"},))
+
+    async def say(severity: str) -> None:
+        await desk.sql.execute("select pipeline.raise_alert('a', 'x', $1)", severity)
+        await AlertStore(desk.db).take_inbox()
+
+    await say("warning")
+    assert await desk.told() == []
+    await say("critical")
+    assert await desk.told() == [("new", "firing", "a")]
+    await desk.resolve("a")
+    await say("warning")
+    assert await desk.told(after=31) == [("resolved", "resolved", "a")], "what fires now is not for this channel"
+    assert await desk.told(after=31) == []
+
+
+async def test_a_clock_that_is_set_back_keeps_nothing_from_being_told(desk: Desk) -> None:
+    await desk.raise_("a", n="1")
+    assert await desk.told() == [("new", "firing", "a")]
+    for n in range(2, 4):
+        await desk.raise_(f"b{n}")
+    assert len(await desk.told()) == 2, "no token is left"
+    await desk.raise_("a", n="2")
+    assert await desk.told(after=-86_400) == []
+    assert await desk.told(after=20) == [("new", "firing", "a")]
+
+
+async def test_a_channel_that_is_forgotten_leaves_no_notification_and_no_alert_of_ours(desk: Desk) -> None:
+    await desk.raise_("a")
+    assert await desk.store.round(desk.route, PACE) == 1
+    id_ = await desk.sql.fetchval("select id::text from pipeline.alert_notification")
+    assert await desk.store.waits(id_)
+    await desk.pass_time(301)
+    await desk.store.problem(id_, "it is away")
+    await AlertStore(desk.db).take_inbox()
+    own = "select state from pipeline.alerts() where rule = 'pgreflex delivery failed'"
+    assert await desk.sql.fetchval(own) == "firing"
+    await desk.pass_time(8 * 86_400)
+    await desk.store.prune()
+    await AlertStore(desk.db).take_inbox()
+    assert await desk.sql.fetchval(own) == "resolved"
+    assert not await desk.store.waits(id_)
+
+
+async def test_a_resolved_alert_is_kept_until_who_was_told_of_it_knows(desk: Desk) -> None:
+    await desk.raise_("a", n="1")
+    assert await desk.told() == [("new", "firing", "a")]
+    await desk.resolve("a", n="1")
+    await desk.pass_time(3_600)
+    await AlertStore(desk.db).prune()
+    assert await desk.told() == [("resolved", "resolved", "a")]
+    assert desk.got[-1].alerts[0].labels == {"n": "1"}
+    await AlertStore(desk.db).prune()
+    assert await desk.sql.fetchval("select count(*) from pipeline.alert_state") == 0

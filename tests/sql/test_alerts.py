@@ -16,6 +16,7 @@ from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
 from pipeline.db.latency import LatencyStore
 from pipeline.db.statements import statement
+from pipeline.errors import QueryFailed
 from tests.alert_kit import NOON, judge_all, over, set_rule, states, write
 from tests.time_kit import stand_at
 
@@ -420,8 +421,36 @@ async def test_labels_too_long_for_an_index_keep_no_other_alert_from_being_taken
         await sql.execute("select pipeline.raise_alert($1, 'x', labels => $2)", "名" * 200, labels)
     await sql.execute("select pipeline.raise_alert('good', 'x')")
     await judge_all(dsn)
-    rows = await sql.fetch("select instance, labels ->> 'who' as who from pipeline.alert_state where rule <> 'good'")
+    rows = await sql.fetch(
+        "select instance, labels ->> 'who' as who from pipeline.alert_state where rule <> 'good'"
+    )
     assert sorted(row["who"] for row in rows) == long
     assert max(len(row["instance"].encode()) for row in rows) <= MAX_INSTANCE_BYTES
     assert await sql.fetchval("select count(*) from pipeline.alert_state where rule = 'good'") == 1
     assert await sql.fetchval("select count(*) from pipeline.alert_inbox") == 0
+
+
+async def test_rules_are_judged_though_the_clock_was_set_back(dsn: str, sql: asyncpg.Connection) -> None:
+    await stand_at(sql, NOON + 86_400)
+    await set_rule(sql, over=over("5 seconds"), need=1)
+    await stand_at(sql, NOON)
+    assert await judge_all(dsn) == []
+    await write(dsn, NOON, 500)
+    await stand_at(sql, NOON + 7)
+    await judge_all(dsn)
+    assert await states(sql) == [("slow", "orders.insert", "firing")]
+
+
+async def test_a_metric_that_this_version_does_not_know_is_a_problem_of_its_rule_only(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await stand_at(sql, NOON)
+    rule = await set_rule(sql, over=over("5 seconds"))
+    await sql.execute("alter table pipeline.alert_rule disable trigger user")
+    await sql.execute("update pipeline.alert_rule set metric = 'moon.phase', series = null")
+    await stand_at(sql, NOON + 7)
+    async with Database(dsn) as db:
+        judge = AlertJudge(db)
+        assert [one.id for one in await judge.due_rules()] == [rule]
+        with pytest.raises(QueryFailed, match=r"does not know the metric moon\.phase"):
+            await judge.judge(rule)
