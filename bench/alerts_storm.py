@@ -17,8 +17,8 @@ from bench.jobs_kit import Bench, amount, fetchval
 from bench.report import ratio
 
 WRITERS = 8
-STORM_SECONDS = amount(10, 3)
-ROUNDS = amount(5, 2)
+STORM_SECONDS = amount(10, 2)
+ROUNDS = amount(5, 1)
 STORM = amount(100_000, 20_000)
 KEEP = "writers whose trigger raises an alert/without, 100,000 alerts in 10 s"
 EVERY = "writers whose every write raises an alert/without"
