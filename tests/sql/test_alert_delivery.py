@@ -344,6 +344,11 @@ async def test_whatever_happens_the_receiver_hears_the_truth_and_nothing_twice(s
             " where state = 'open' and job not in (select id from pipeline.job)"
         )
         assert await sql.fetchval(lost) == 0
+        twice = (
+            "select count(*) from (select from pipeline.alert_notification, unnest(groups) as name"
+            " where state = 'open' group by name having count(*) > 1) as t"
+        )
+        assert await sql.fetchval(twice) == 0
         await deliver(surely=False)
     for _ in range(8):
         await desk.pass_time(120)
