@@ -1,4 +1,5 @@
--- prune: deletes queries that nobody has seen for so long, and ids of pg_stat_statements likewise
+-- prune: deletes queries that nobody has seen for so long, and ids of pg_stat_statements likewise; and plans of queries that
+-- nobody has ever written down, a day later
 -- $1 float8: how long, in seconds
 -- $2 bigint: how many of each at most
 -- locks: the rows
@@ -13,9 +14,15 @@ ids as (
     ))
 ),
 turns as (
-    delete from pipeline.plan_turn as t using old where t.fingerprint = old.fingerprint
+    delete from pipeline.plan_turn as t
+    where t.fingerprint in (select fingerprint from old)
+       or t.at < pipeline.now() - interval '1 day'
+          and not exists (select from pipeline.query as q where q.fingerprint = t.fingerprint)
 ),
 plans as (
-    delete from pipeline.plan as p using old where p.fingerprint = old.fingerprint
+    delete from pipeline.plan as p
+    where p.fingerprint in (select fingerprint from old)
+       or p.last_at < pipeline.now() - interval '1 day'
+          and not exists (select from pipeline.query as q where q.fingerprint = p.fingerprint)
 )
 delete from pipeline.query as q using old where q.fingerprint = old.fingerprint

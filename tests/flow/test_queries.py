@@ -71,3 +71,20 @@ async def test_queries_are_remembered_linked_and_moved(db: Database) -> None:
         await sql.execute("update pipeline.query_id set seen_at = now() - interval '2 years' where queryid = -3")
         assert await queries.prune() == 1
         assert set(await queries.known_ids()) == {hidden}
+
+
+async def test_plans_of_queries_that_nobody_wrote_down_go_after_a_day(dsn: str, sql: asyncpg.Connection) -> None:
+    kept = fingerprint("select 1 from orders")
+    async with Database(dsn) as database:
+        queries = Queries(database)
+        await queries.remember([kept])
+        for name in (kept.hex, "forged"):
+            await sql.execute("select pipeline.claim_plan($1)", name)
+            await sql.execute("select pipeline.save_plan($1, 'shape', 'Result', 'generic', '{}', '{}', 1)", name)
+        await queries.prune()
+        assert await sql.fetchval("select count(*) from pipeline.plan") == 2
+        await sql.execute("update pipeline.plan set last_at = now() - interval '25 hours'")
+        await sql.execute("update pipeline.plan_turn set at = now() - interval '25 hours'")
+        await queries.prune()
+        for table in ("plan", "plan_turn"):
+            assert [row[0] for row in await sql.fetch(f"select fingerprint from pipeline.{table}")] == [kept.hex]
