@@ -56,6 +56,9 @@ async def test_alerts_are_acknowledged_noted_and_ended_and_it_is_seen_who_did_it
 
     assert await run("resolve", "stock", "us", "--note", "ordered", "--by", "ann") == "resolved  1 alert\n"
     assert (await states(cli, dsn))[US]["state"] == "resolved"
+    await fire(sql, db)  # the one that bob had acknowledged begins anew
+    assert (await states(cli, dsn))[US]["acknowledged"] is None
+    await run("resolve", "stock", "us", "--note", "ordered", "--by", "ann")
     assert await run("note", "stock", "the supplier was late", "--by", "ann") == "noted  stock\n"
     told = [line.strip() for line in (await run("history")).splitlines()]
     for line in ("looking", "ordered", "the supplier was late", "only 3 left (resolved by ann)"):

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from pipeline.core.alert_flush import Pace
+from pipeline.db.alert_changes import AlertChanges
 from pipeline.db.alert_delivery import ChannelRow, DeliveryStore
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
@@ -305,6 +306,31 @@ async def test_a_change_that_is_committed_late_is_told_before_those_with_higher_
                     await reader.event()
             await begun.commit()
             assert [rule for rule, _ in await reader.changes(3)] == ["slow", "quick", "quick too"]
+    finally:
+        await slow.close()
+
+
+async def test_a_change_that_is_committed_while_a_gap_is_looked_at_is_not_passed_over(
+    sql: asyncpg.Connection, db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = (
+        "insert into pipeline.alert_history (at, kind, rule, instance, episode, before, after, message, reason)"
+        " values (now(), 'raised', $1, '', 1, 'inactive', 'firing', '', '')"
+    )
+    slow = await asyncpg.connect(dsn)
+    try:
+        begun = slow.transaction()
+        await begun.start()
+        await slow.execute(write, "slow")
+        await sql.execute(write, "quick")
+        is_open = AlertChanges._is_open
+
+        async def commits_first(changes: AlertChanges, newest: int) -> bool:
+            await begun.commit()
+            return await is_open(changes, newest)
+
+        monkeypatch.setattr(AlertChanges, "_is_open", commits_first)
+        assert [one.rule for one in await AlertChanges(db, 0).read(10)] == ["slow", "quick"]
     finally:
         await slow.close()
 
