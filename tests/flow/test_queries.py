@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
+
 from handlers.queries import QueryKeeper
 from pipeline.core.fingerprint import FINGERPRINT_VERSION, Fingerprint, fingerprint
 from pipeline.db.connection import Database
