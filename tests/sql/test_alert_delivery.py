@@ -17,6 +17,7 @@ from pipeline.core.alert_round import Route
 from pipeline.db.alert_delivery import ChannelRow, DeliveryStore
 from pipeline.db.alerts import AlertStore
 from pipeline.db.connection import Database
+from pipeline.db.statements import statement
 from tests.time_kit import stand_at
 
 NOON = 1_800_000_000
@@ -414,3 +415,11 @@ async def test_a_resolved_alert_is_kept_until_who_was_told_of_it_knows(desk: Des
     assert desk.got[-1].alerts[0].labels == {"n": "1"}
     await AlertStore(desk.db).prune()
     assert await desk.sql.fetchval("select count(*) from pipeline.alert_state") == 0
+
+
+async def test_what_is_over_is_found_without_a_look_at_all_others_for_each(sql: asyncpg.Connection) -> None:
+    await sql.execute(f"prepare over (text, text[], text[], bigint) as {statement('delivery/over')}")
+    plan = await sql.fetch("explain execute over ('ops', '{}', '{storm}', 10000)")
+    text = "\n".join(row[0] for row in plan)
+    assert "InitPlan" in text
+    assert "SubPlan" not in text, "with 40,000 of a rule it took longer than the timeout, round after round"
