@@ -27,7 +27,7 @@ from pipeline.db.alert_rows import alert_of, labels_of, rule_of, save
 from pipeline.db.alert_timings import PERCENTILES, readings_of
 from pipeline.db.connection import Connection, Database, Record, translated
 from pipeline.db.statements import statement
-from pipeline.errors import DatabaseUnavailable, PgreflexError, QueryFailed
+from pipeline.errors import DatabaseUnavailable, PermissionMissing, PgreflexError, QueryFailed
 
 GRACE_SECONDS = 1.5  # recorders write a window within 0.75 s of its close
 KEEP_SHORT_SECONDS = 15 * 60.0  # parts of five seconds are there for 20 minutes
@@ -129,7 +129,10 @@ class AlertJudge:
         elif rule.metric.startswith("latency.") and rule.metric != "latency.regression":
             readings = await readings_of(await self._measure(rule, start), rule.metric)
         else:
-            readings = [_reading(one) for one in await self._measure(rule, start)]
+            try:
+                readings = [_reading(one) for one in await self._measure(rule, start)]
+            except PermissionMissing:  # what the daemon's role may not see is unknown
+                readings = []
         if rule.kind.kind == "counter":
             counters = {one.instance: one.value for one in readings if one.value is not None}
             since = None if row["counted_at"] is None else row["now"] - row["counted_at"]

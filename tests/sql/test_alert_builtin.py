@@ -151,6 +151,28 @@ async def test_what_a_role_may_not_see_is_unknown_or_counted_and_never_zero(
         await sql.execute(f"drop owned by {role}; drop role {role}")
 
 
+async def test_a_metric_that_the_daemons_role_may_not_read_is_unknown_and_breaks_no_rule(
+    sql: asyncpg.Connection, dsn: str
+) -> None:
+    role = f"lesser_{uuid.uuid4().hex[:12]}"
+    await sql.execute(
+        f"create role {role}; grant usage on schema pipeline to {role};"
+        f" grant all on all tables in schema pipeline to {role};"
+        f" grant execute on all functions in schema pipeline to {role};"
+        " delete from pipeline.alert_rule where name <> 'write-ahead log'"
+    )
+    try:
+        await stand_at(sql, NOON)
+        await sql.execute("update pipeline.alert_rule set enabled = true, threshold = 0")
+        await stand_at(sql, NOON + 63)
+        await judge_all(f"{dsn}&role={role}")
+        [rule] = await sql.fetch("select * from pipeline.alert_rules()")
+        assert rule["problem"] is None
+        assert await sql.fetchval("select count(*) from pipeline.alert_state") == 0
+    finally:
+        await sql.execute(f"drop owned by {role}; drop role {role}")
+
+
 async def test_a_series_that_has_become_twice_as_slow_as_on_earlier_days_fires(
     sql: asyncpg.Connection, dsn: str
 ) -> None:
