@@ -32,7 +32,7 @@ ZIPF_MINUTE = 60_000  # of all fingerprints together
 
 
 async def measure(bench: Bench) -> None:
-    every = amount(10, 25)  # one of so many fingerprints is stored; they are alike
+    every = amount(20, 25)  # one of so many fingerprints is stored; they are alike
     hours = amount(24, 6)
     ranks = range(1, FINGERPRINTS + 1, every)
     whole = sum(1 / rank for rank in range(1, FINGERPRINTS + 1))

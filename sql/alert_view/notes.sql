@@ -2,7 +2,7 @@
 -- $1 float8: the span, in seconds
 -- $2 text: a rule, or null for all
 -- $3 text: an instance, or null for all
--- $4 int: how many at most
+-- $4 bigint: how many at most
 -- locks: none
 -- index: alert_note_at
 select n.id, extract(epoch from n.at)::float8 as at, n.rule, n.instance, n.episode, n.action, n.made_by as by, n.note

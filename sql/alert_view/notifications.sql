@@ -3,7 +3,7 @@
 -- $2 text: a channel, or null for all
 -- $3 text: a rule that they speak of, or null
 -- $4 text: an instance of it that they speak of, or null
--- $5 int: how many at most
+-- $5 bigint: how many at most
 -- locks: none
 -- index: alert_notification_at
 select n.id::text as id, n.channel, extract(epoch from n.at)::float8 as at, n.state, n.reason, n.groups,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.channels import Channel, NotAccepted
 from handlers.channels.command import Command
@@ -219,11 +220,11 @@ async def test_a_webhook_that_cannot_be_reached_is_named_without_its_address(
     assert error.permanent is permanent
 
 
-async def test_the_log_tells_each_alert(capsys: pytest.CaptureFixture[str]) -> None:
-    await Log().send(Notification("9", 1.0, "new", "firing", "critical", ("a",), 3, 0, (LINE,)))
-    told = capsys.readouterr()
-    assert "alert firing" in told.out + told.err
-    assert "further alerts are not listed" in told.out + told.err
+async def test_the_log_tells_each_alert() -> None:
+    with capture_logs() as told:
+        await Log().send(Notification("9", 1.0, "new", "firing", "critical", ("a",), 3, 0, (LINE,)))
+    assert [entry["event"] for entry in told] == ["alert firing", "further alerts are not listed"]
+    assert (told[0]["log_level"], told[1]["count"]) == ("error", 2)
 
 
 async def nothing(*_args: object) -> None:

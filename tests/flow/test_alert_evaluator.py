@@ -105,14 +105,16 @@ async def test_a_rule_that_cannot_be_judged_says_why_and_holds_up_no_other(
 ) -> None:
     await sql.execute(
         """
-        alter function pipeline.timing_summary rename to real_summary;
-        create function pipeline.timing_summary(int[], int[], timestamptz, timestamptz, int, int, float8[])
-        returns table (grp int, count bigint, sum float8, high float8, errors bigint, quantiles float8[])
+        alter function pipeline.alert_digests rename to real_digests;
+        create function pipeline.alert_digests(text, jsonb, text[], timestamptz, int, bool)
+        returns table (
+            series text, labels jsonb, count bigint, errors bigint, sum float8, low float8, high float8,
+            lows float8[], highs float8[], sizes int[], centroids bytea
+        )
         language plpgsql as $$
         begin
-            if $1 is null then raise exception 'no luck'; end if;  -- there is no series a
-            return query select r.grp, r.count, r.sum, r.high, r.errors, r.quantiles
-            from pipeline.real_summary($1, $2, $3, $4, $5, $6, $7) as r;
+            if $1 = 'a' then raise exception 'no luck'; end if;
+            return query select * from pipeline.real_digests($1, $2, $3, $4, $5, $6);
         end $$
         """
     )
