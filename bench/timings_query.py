@@ -21,8 +21,9 @@ from pipeline.core.window import Windows
 from pipeline.db import instrument_asyncpg
 
 COST = "processor time that timing adds to a query, us"
-SHARE = "throughput of select 1 through a pool, lost"
-GOALS = {COST: ("<=", 6.0), SHARE: ("<=", 0.05)}
+SHARE = "throughput of select 1 on one connection, lost"
+POOLED = "throughput of select 1 through a pool, lost"
+GOALS = {COST: ("<=", 6.0), SHARE: ("<=", 0.05), POOLED: ("<=", 0.05)}
 ROUND = 1_000  # queries; 20 to 60 ms
 CLIENTS = 4
 Costs = tuple[float, float]  # processor and clock, microseconds a query
@@ -46,15 +47,15 @@ async def measure(bench: Bench) -> None:
     report.goal(
         COST, added(alone), *GOALS[COST], f"median of pairs over {queries}; without: {without(alone):.1f} us"
     )
+    report.goal(SHARE, 1 - ratio_of(alone), *GOALS[SHARE], f"a query takes {wall(alone):.0f} us")
     report.goal(
-        SHARE,
+        POOLED,
         1 - ratio_of(shared),
-        *GOALS[SHARE],
+        *GOALS[POOLED],
         f"{CLIENTS} clients; a call takes {wall(shared):.0f} us, with its reset, which is not timed",
     )
     report.figure("processor time that timing with labels adds to a query, us", added(named))
     report.figure("processor time that timing adds to a call of a pool, us", added(shared))
-    report.figure("throughput of select 1 on one connection, lost", 1 - ratio_of(alone))
     report.figure("report of one query to the observer, us", report_cost())
     report.figure("report of one query whose text was never seen, us", unseen_cost())
 
