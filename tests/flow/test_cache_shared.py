@@ -356,7 +356,7 @@ async def test_a_value_without_tags_is_not_taken_after_clear(start: Start, load:
         await eventually(lambda number=number: one.shared.figures.stored == number)
         before = one.cache.core.fence.generation
         await one.cache.clear()  # takes effect here at once, and again when the feed tells of it
-        await eventually(lambda before=before: one.cache.core.fence.generation == before + 2, why="the feed tells")
+        await eventually(lambda before=before: one.cache.core.fence.generation >= before + 2, why="the feed tells")
     assert load.calls == 2
 
 

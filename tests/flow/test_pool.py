@@ -32,6 +32,11 @@ from tests.conftest import eventually
 from tests.pool_kit import network, pool_of
 from tests.pooler_kit import needs_pgbouncer, pgbouncer
 
+LOCKS = """
+    select count(*) from pg_locks
+    where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())
+"""
+
 
 async def test_whatever_takes_a_pool_of_asyncpg_takes_it(dsn: str) -> None:
     async with pool_of(dsn, min_size=2, max_size=3) as pool:
@@ -124,7 +129,7 @@ async def test_what_a_borrower_leaves_behind_is_gone_for_the_next_one(dsn: str) 
             assert two.get_server_pid() == heard[0][1]
             assert await two.fetchval("select count(*) from item") == 0
             assert await two.fetchval("show application_name") == pool.application_name
-            assert await two.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
+            assert await two.fetchval(LOCKS) == 0
             assert await two.fetchval("select count(*) from pg_listening_channels()") == 0
             assert not two.is_in_transaction()
         [told] = [line for line in logs if "inside a transaction" in line["event"]]
